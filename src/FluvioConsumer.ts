@@ -1,0 +1,217 @@
+/**
+ * The contract of reading one partition of a Fluvio topic.
+ *
+ * Two implementations live in `layers/fluvio`: the wire protocol (default) and the vendor's `@fluvio/client`.
+ * Both pass `test/layers/fluvio/conformance.ts`.
+ */
+import { type Array, Context, type Effect, Schema, type Stream } from "effect"
+
+/** An absolute offset in a partition: a whole number from 0 to 2^53 - 1. */
+export const Offset = Schema.Natural.pipe(Schema.brand("Offset"))
+export type Offset = typeof Offset.Type
+
+/** What Fluvio delivers. */
+export interface FluvioRecord {
+  readonly offset: Offset
+  readonly key: Uint8Array | undefined
+  readonly value: Uint8Array
+  /** When the record was produced, in milliseconds since 1970; `undefined` when the driver cannot say. */
+  readonly timestamp: number | undefined
+}
+
+/** A non-empty run of records with contiguous offsets: the unit in which records flow. */
+export type Records = Array.NonEmptyReadonlyArray<FluvioRecord>
+
+/** The offsets a partition holds: `start` is the first retained one, `end` is one past the last committed one. */
+export interface Bounds {
+  readonly start: Offset
+  readonly end: Offset
+}
+
+const place = { topic: Schema.String, partition: Schema.Natural }
+
+/** Retention removed the wanted record. */
+export class OffsetEvicted extends Schema.TaggedError<OffsetEvicted>()("OffsetEvicted", {
+  ...place,
+  requested: Schema.Natural,
+  available: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the records in between are gone: restore the target from a copy of the source, or accept the gap with an explicit position"
+  override get message() {
+    return `offset ${this.requested} of ${this.topic}-${this.partition} was removed by retention; the first available is ${this.available}`
+  }
+}
+
+/** The wanted offset lies behind the end of the log: the topic was re-created or belongs to another cluster. */
+export class OffsetBeyondEnd extends Schema.TaggedError<OffsetBeyondEnd>()("OffsetBeyondEnd", {
+  ...place,
+  requested: Schema.Natural,
+  end: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy = "check that the topic was not deleted and created again and that the endpoint is the right cluster"
+  override get message() {
+    return `offset ${this.requested} of ${this.topic}-${this.partition} lies beyond its end ${this.end}`
+  }
+}
+
+/** The cluster does not know the topic or the partition. */
+export class TopicNotFound extends Schema.TaggedError<TopicNotFound>()("TopicNotFound", place) {
+  readonly isRetryable = false
+  readonly remedy = "create it with `fluvio topic create <topic>`, or correct `topic` or `consumer.partition`"
+  override get message() {
+    return `${this.topic}-${this.partition} does not exist`
+  }
+}
+
+/** A batch failed its CRC-32C, its codec or its own lengths. Nothing of it was emitted. */
+export class CorruptBatch extends Schema.TaggedError<CorruptBatch>()("CorruptBatch", {
+  ...place,
+  offset: Schema.Natural,
+  reason: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy = "the log is damaged at this offset: repair the replica, then start again; nothing was skipped"
+  override get message() {
+    return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} is corrupt: ${this.reason}`
+  }
+}
+
+/** Offsets did not continue without a gap. */
+export class OffsetGap extends Schema.TaggedError<OffsetGap>()("OffsetGap", {
+  ...place,
+  expected: Schema.Natural,
+  received: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "records are missing in the log or a filter removed them: this connector needs the raw, complete log"
+  override get message() {
+    return `${this.topic}-${this.partition} continued at offset ${this.received} instead of ${this.expected}`
+  }
+}
+
+/** The partition's leader moved; the next attempt looks it up again. */
+export class LeaderMoved extends Schema.TaggedError<LeaderMoved>()("LeaderMoved", place) {
+  readonly isRetryable = true
+  readonly remedy = "none needed: the leader is looked up again"
+  override get message() {
+    return `the leader of ${this.topic}-${this.partition} moved`
+  }
+}
+
+/** Connecting, or an open connection, failed. */
+export class FluvioUnreachable extends Schema.TaggedError<FluvioUnreachable>()("FluvioUnreachable", {
+  endpoint: Schema.String,
+  operation: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = true
+  readonly remedy = "check that the cluster runs and that `consumer.endpoint` (or the active Fluvio profile) names it"
+  override get message() {
+    return `${this.operation} at ${this.endpoint} failed: ${this.reason}`
+  }
+}
+
+/** The peer stayed silent past the deadline although the connection is open. */
+export class FluvioSilent extends Schema.TaggedError<FluvioSilent>()("FluvioSilent", {
+  endpoint: Schema.String,
+  operation: Schema.String,
+  seconds: Schema.Finite
+}) {
+  readonly isRetryable = true
+  readonly remedy = "none needed: the connection was closed and is opened again"
+  override get message() {
+    return `${this.endpoint} did not answer ${this.operation} for ${this.seconds} s`
+  }
+}
+
+/** The peer refused a request, or sent a frame that cannot be understood. */
+export class FluvioProtocolError extends Schema.TaggedError<FluvioProtocolError>()("FluvioProtocolError", {
+  endpoint: Schema.String,
+  operation: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy = "check that the endpoint is a Fluvio cluster of version 0.11 to 0.18"
+  override get message() {
+    return `${this.endpoint} answered ${this.operation} with something unexpected: ${this.reason}`
+  }
+}
+
+/** TLS could not be agreed on: wrong authority, wrong name, expired or missing certificate. */
+export class FluvioTlsError extends Schema.TaggedError<FluvioTlsError>()("FluvioTlsError", {
+  endpoint: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "correct the `tls` section of the Fluvio profile (domain, ca_cert, cert, key), or renew the certificate"
+  override get message() {
+    return `TLS with ${this.endpoint} failed: ${this.reason}`
+  }
+}
+
+/** The endpoint could not be found: no setting, no environment, no usable Fluvio profile. */
+export class FluvioProfileError extends Schema.TaggedError<FluvioProfileError>()("FluvioProfileError", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy = "set `consumer.endpoint`, or select a profile with `fluvio profile switch <name>`"
+  override get message() {
+    return `no Fluvio endpoint: ${this.path}: ${this.reason}`
+  }
+}
+
+/** The chosen driver cannot do what is asked. */
+export class DriverLimit extends Schema.TaggedError<DriverLimit>()("DriverLimit", {
+  driver: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy = "use `consumer.driver: wire`"
+  override get message() {
+    return `the ${this.driver} driver cannot go on: ${this.reason}`
+  }
+}
+
+export type FluvioError =
+  | OffsetEvicted
+  | OffsetBeyondEnd
+  | TopicNotFound
+  | CorruptBatch
+  | OffsetGap
+  | LeaderMoved
+  | FluvioUnreachable
+  | FluvioSilent
+  | FluvioProtocolError
+  | FluvioTlsError
+  | FluvioProfileError
+  | DriverLimit
+
+/**
+ * One partition of one topic.
+ *
+ * It never skips, never clamps and never invents: whatever stands between the reader and the wanted record is a
+ * {@link FluvioError}. Backpressure is real: no more than about two responses are held in memory ahead of the
+ * consumer of the stream. Closing the scope closes the socket.
+ */
+export class FluvioConsumer extends Context.Service<
+  FluvioConsumer,
+  {
+    readonly topic: string
+    readonly partition: number
+    /**
+     * Records from the absolute offset `from`, without end. The first record emitted has exactly the offset `from`,
+     * and each next one continues without a gap. `from` may equal the end of the log: the stream then waits.
+     */
+    records(from: Offset): Stream.Stream<Records, FluvioError>
+    /** What the partition holds now. */
+    readonly bounds: Effect.Effect<Bounds, FluvioError>
+    /** CRC-32C (unsigned) of a record's value, the checksum that the stored position carries. */
+    checksum(value: Uint8Array): number
+  }
+>()("fluvio-postgres-sink/FluvioConsumer") {}
