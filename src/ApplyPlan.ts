@@ -1,0 +1,281 @@
+/**
+ * The steps of a plan as SQL: pure, and the only place where statements on the user's tables are written.
+ *
+ * Values are always bound, as text, so that each column's own input function reads them; names are always quoted and
+ * qualified. A set of rows travels as one array a column.
+ */
+import type { Offset } from "./FluvioConsumer.ts"
+import { type Row, type Step, identityOf, rowOf, updatedRowOf } from "./Fold.ts"
+import { qualified, quote } from "./Identifier.ts"
+import type { Cell, Tuple } from "./ReplicationEvent.ts"
+import type { Route, RoutedColumn } from "./Route.ts"
+import type { TargetColumn } from "./TargetTable.ts"
+import type { RowChange } from "./Transaction.ts"
+
+export interface PlanOptions {
+  /** What an insert does that finds its row already there. */
+  readonly existingRow: "halt" | "update" | "skip"
+  /** Whether a truncate's CASCADE is passed on. */
+  readonly truncateCascade: "as-source" | "never"
+}
+
+export interface Statement {
+  readonly kind: "insert" | "update" | "delete" | "truncate"
+  readonly text: string
+  /** Bound as text. */
+  readonly params: ReadonlyArray<string | null>
+  /** How many rows it touches when source and target agree; `undefined` for a truncate. */
+  readonly rows: number | undefined
+  readonly route: Route
+  /** The first change it carries out. */
+  readonly offset: Offset
+  /** For the update of one row: the insert that stands in when the row is missing, if the row is fully known. */
+  readonly insert: Statement | undefined
+}
+
+/** The stream does not say which row is meant: the relation has no identity that the target can look up. */
+export class NoIdentity {
+  readonly _tag = "NoIdentity"
+  readonly route: Route
+  readonly offset: Offset
+  constructor(route: Route, offset: Offset) {
+    this.route = route
+    this.offset = offset
+  }
+}
+
+const tableName = (route: Route): string => qualified(route.table.schema, route.table.name)
+
+/** Types whose array input is cheaper than a cast from text, and whose elements are separated by a comma. */
+const hasTypedArray = new Set([
+  "smallint",
+  "integer",
+  "bigint",
+  "numeric",
+  "real",
+  "double precision",
+  "boolean",
+  "uuid",
+  "text",
+  "character varying",
+  "bpchar",
+  "bytea",
+  "date",
+  "timestamp without time zone",
+  "timestamp with time zone",
+  "jsonb"
+])
+
+const needsEscape = /["\\]/
+const escapes = /["\\]/g
+
+/** One column of a set of rows as the text of a PostgreSQL array. Every element is quoted: no cell can become two. */
+const arrayText = (rows: ReadonlyArray<Row>, place: number): string => {
+  let text = "{"
+  for (let row = 0; row < rows.length; row++) {
+    const cell = rows[row][place]
+    if (row > 0) text += ","
+    if (cell === null || cell === undefined) text += "NULL"
+    else text += needsEscape.test(cell) ? `"${cell.replace(escapes, "\\$&")}"` : `"${cell}"`
+  }
+  return `${text}}`
+}
+
+/** A parameter as a column of rows: `unnest` in a select list runs all arrays in lockstep, without a tuple store. */
+const unnest = (column: TargetColumn, parameter: number): string =>
+  hasTypedArray.has(column.type)
+    ? `unnest($${parameter}::${column.type}[])`
+    : `unnest($${parameter}::text[])::${column.type}`
+
+const overriding = (columns: ReadonlyArray<RoutedColumn>): string =>
+  columns.some(({ column }) => column.identity === "always") ? " OVERRIDING SYSTEM VALUE" : ""
+
+const onConflict = (route: Route, options: PlanOptions): string => {
+  if (options.existingRow === "skip") return " ON CONFLICT DO NOTHING"
+  if (options.existingRow === "halt" || route.lookup !== "key" || !route.isKeyUnique) return ""
+  const target = route.key.map((place) => quote(route.columns[place].column.name)).join(", ")
+  const sets = route.columns
+    .filter(({ column }, place) => !route.key.includes(place) && column.identity !== "always")
+    .map(({ column }) => `${quote(column.name)} = EXCLUDED.${quote(column.name)}`)
+  return ` ON CONFLICT (${target}) DO ${sets.length === 0 ? "NOTHING" : `UPDATE SET ${sets.join(", ")}`}`
+}
+
+const namesOf = (columns: ReadonlyArray<RoutedColumn>): string =>
+  columns.map(({ column }) => quote(column.name)).join(", ")
+
+const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOptions): Statement => {
+  const { offset, route, rows } = step
+  const { columns } = route
+  const into = `INSERT INTO ${tableName(route)}`
+  const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
+  const set = `${into} (${namesOf(columns)})${overriding(columns)} SELECT ${values}${onConflict(route, options)}`
+  const isEmpty = columns.length === 0
+  return {
+    kind: "insert",
+    text: isEmpty ? `${into} SELECT FROM generate_series(1, $1::integer)` : set,
+    params: isEmpty ? [String(rows.length)] : columns.map((_, place) => arrayText(rows, place)),
+    rows: rows.length,
+    route,
+    offset,
+    insert: undefined
+  }
+}
+
+/** The keys of a set: their columns `k0`, `k1`, … of `v`, and the condition that joins the table `t` to them. */
+const keysOf = (route: Route) => {
+  const columns = route.key.map((place) => route.columns[place].column)
+  return {
+    values: columns.map((column, part) => `${unnest(column, part + 1)} AS k${part}`),
+    where: columns.map((column, part) => equals(column, `t.${quote(column.name)}`, `v.k${part}`)).join(" AND ")
+  }
+}
+
+/** Types without an operator of equality (json, xml, point, …) are compared as the text they print. */
+const equals = (column: TargetColumn, left: string, right: string): string =>
+  column.hasEquality ? `${left} = ${right}` : `${left}::text = ${right}::text`
+
+const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
+  const { keys, offset, places, route, rows } = step
+  const columns = places.map((place) => route.columns[place].column)
+  const { values, where } = keysOf(route)
+  const cells = columns.map((column, part) => `${unnest(column, route.key.length + part + 1)} AS c${part}`)
+  const sets = columns.map((column, part) => `${quote(column.name)} = v.c${part}`).join(", ")
+  return {
+    kind: "update",
+    text: `UPDATE ${tableName(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}`,
+    params: [...route.key.map((_, part) => arrayText(keys, part)), ...places.map((place) => arrayText(rows, place))],
+    rows: rows.length,
+    route,
+    offset,
+    insert: undefined
+  }
+}
+
+const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
+  const { keys, offset, route } = step
+  const { values, where } = keysOf(route)
+  return {
+    kind: "delete",
+    text: `DELETE FROM ${tableName(route)} AS t USING (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
+    params: route.key.map((_, part) => arrayText(keys, part)),
+    rows: keys.length,
+    route,
+    offset,
+    insert: undefined
+  }
+}
+
+const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOptions): Statement => {
+  const { change, routes } = step
+  const restart = change.restartIdentity ? " RESTART IDENTITY" : ""
+  const cascade = change.cascade && options.truncateCascade === "as-source" ? " CASCADE" : ""
+  return {
+    kind: "truncate",
+    text: `TRUNCATE ${[...new Set(routes.map(tableName))].join(", ")}${restart}${cascade}`,
+    params: [],
+    rows: undefined,
+    route: routes[0],
+    offset: change.offset,
+    insert: undefined
+  }
+}
+
+const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions): Statement => {
+  const { columns } = route
+  const into = `INSERT INTO ${tableName(route)}`
+  const values = columns.map((_, place) => `$${place + 1}`).join(", ")
+  return {
+    kind: "insert",
+    text:
+      columns.length === 0
+        ? `${into} DEFAULT VALUES`
+        : `${into} (${namesOf(columns)})${overriding(columns)} VALUES (${values})${onConflict(route, options)}`,
+    params: row.map((cell) => cell ?? null),
+    rows: 1,
+    route,
+    offset,
+    insert: undefined
+  }
+}
+
+/** The condition that finds exactly the row that is meant; its parameters are appended to `params`. */
+const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): string => {
+  const condition = ({ column, index }: RoutedColumn): string => {
+    const cell = identity[index]
+    if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NULL`
+    return equals(column, `t.${quote(column.name)}`, `$${params.push(cell)}`)
+  }
+  if (route.lookup === "key") return route.key.map((place) => condition(route.columns[place])).join(" AND ")
+  const image = route.columns.map(condition).join(" AND ")
+  // Of several identical rows exactly one is meant, and it does not matter which.
+  const one = `SELECT t.tableoid, t.ctid FROM ${tableName(route)} AS t${image === "" ? "" : ` WHERE ${image}`} LIMIT 1`
+  return `(t.tableoid, t.ctid) = (${one})`
+}
+
+/** An UPDATE cannot set an ALWAYS identity column: the row is taken out, and put back with what only the target knows. */
+const replaceRow = (route: Route, parameters: ReadonlyMap<string, number>, where: string): string => {
+  const columns = route.table.columns.filter((column) => !column.isGenerated)
+  const values = columns.map((column) => {
+    const parameter = parameters.get(column.name)
+    return parameter === undefined ? `old.${quote(column.name)}` : `$${parameter}::${column.type}`
+  })
+  return (
+    `WITH old AS (DELETE FROM ${tableName(route)} AS t WHERE ${where} RETURNING t.*) ` +
+    `INSERT INTO ${tableName(route)} (${columns.map((column) => quote(column.name)).join(", ")}) ` +
+    `OVERRIDING SYSTEM VALUE SELECT ${values.join(", ")} FROM old`
+  )
+}
+
+const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statement | NoIdentity | undefined => {
+  const { offset } = change
+  if (change.type === "insert") return insertRow(route, rowOf(route, change.tuple), offset, options)
+  const identity = identityOf(change)
+  if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) {
+    return new NoIdentity(route, offset)
+  }
+  const params: Array<string | null> = []
+  if (change.type === "delete") {
+    const text = `DELETE FROM ${tableName(route)} AS t WHERE ${whereRow(route, identity, params)}`
+    return { kind: "delete", text, params, rows: 1, route, offset, insert: undefined }
+  }
+  const row = updatedRowOf(route, change)
+  const isKeySame = route.key.every((place) => row[place] === identity[route.columns[place].index])
+  const parameters = new Map<string, number>()
+  let setsIdentity = false
+  route.columns.forEach(({ column }, place) => {
+    const cell: Cell = row[place]
+    if (cell === undefined || (isKeySame && route.key.includes(place))) return
+    parameters.set(column.name, params.push(cell))
+    setsIdentity = setsIdentity || column.identity === "always"
+  })
+  if (parameters.size === 0) return undefined
+  const where = whereRow(route, identity, params)
+  const sets = [...parameters].map(([column, parameter]) => `${quote(column)} = $${parameter}`).join(", ")
+  return {
+    kind: "update",
+    text: setsIdentity
+      ? replaceRow(route, parameters, where)
+      : `UPDATE ${tableName(route)} AS t SET ${sets} WHERE ${where}`,
+    params,
+    rows: 1,
+    route,
+    offset,
+    insert: row.includes(undefined) ? undefined : insertRow(route, row, offset, options)
+  }
+}
+
+/** The statement of a step; `undefined` when it has nothing to do (an update that carries no value). */
+export const statementOf = (step: Step, options: PlanOptions): Statement | NoIdentity | undefined => {
+  switch (step.type) {
+    case "insertSet":
+      return insertSet(step, options)
+    case "updateSet":
+      return updateSet(step)
+    case "deleteSet":
+      return deleteSet(step)
+    case "truncate":
+      return truncate(step, options)
+    case "row":
+      return oneRow(step.route, step.change, options)
+  }
+}

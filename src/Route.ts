@@ -1,0 +1,63 @@
+/** Where a relation's rows go: its target table, which cells are written, and how a row is found there. */
+import type { Relation } from "./Relation.ts"
+import type { TargetColumn, TargetTable } from "./TargetTable.ts"
+
+/** A cell of the tuple and the target column it is written to. */
+export interface RoutedColumn {
+  /** The cell's place in the relation's tuple. */
+  readonly index: number
+  readonly column: TargetColumn
+}
+
+/** How a row is found: by key columns, by its whole old image (exactly one of identical rows), or not at all. */
+export type Lookup = "key" | "image" | "none"
+
+export interface Route {
+  readonly relation: Relation
+  readonly table: TargetTable
+  /** Every cell that has a target column, generated columns left out. */
+  readonly columns: ReadonlyArray<RoutedColumn>
+  readonly lookup: Lookup
+  /** Places in `columns` of the key, when `lookup` is `key`. */
+  readonly key: ReadonlyArray<number>
+  /** A unique index of the target covers exactly the key. */
+  readonly isKeyUnique: boolean
+}
+
+/**
+ * Routes a relation to its target table. `columnName` maps a source column to its target column, or to `undefined`
+ * when it is filtered out.
+ *
+ * The key is the replica identity; under FULL it is the target's own primary key, if the relation has its columns,
+ * because a lookup by the whole row would read the table. Otherwise FULL means the whole image.
+ */
+export const route = (
+  relation: Relation,
+  table: TargetTable,
+  columnName: (name: string) => string | undefined = (name) => name
+): Route => {
+  const byName = new Map(table.columns.map((column) => [column.name, column]))
+  const columns: Array<RoutedColumn> = []
+  const flagged: Array<number> = []
+  let isIdentityRouted = true
+  relation.columns.forEach((source, index) => {
+    const name = columnName(source.name)
+    const column = name === undefined ? undefined : byName.get(name)
+    if (column === undefined || column.isGenerated) {
+      isIdentityRouted = isIdentityRouted && !source.isKey
+      return
+    }
+    if (source.isKey) flagged.push(columns.length)
+    columns.push({ index, column })
+  })
+  const placesOf = (names: ReadonlyArray<string>) =>
+    names.map((name) => columns.findIndex((c) => c.column.name === name))
+  const isFull = relation.replicaIdentity === "Full"
+  const own = isFull && table.primaryKey !== undefined ? placesOf(table.primaryKey) : []
+  const key = isFull ? (own.includes(-1) ? [] : own) : isIdentityRouted ? flagged : []
+  const names = new Set(key.map((place) => columns[place].column.name))
+  const isKeyUnique = [table.primaryKey ?? [], ...table.uniqueKeys].some(
+    (unique) => unique.length > 0 && unique.length === names.size && unique.every((name) => names.has(name))
+  )
+  return { relation, table, columns, key, isKeyUnique, lookup: key.length > 0 ? "key" : isFull ? "image" : "none" }
+}
