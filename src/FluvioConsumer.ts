@@ -94,11 +94,14 @@ export class OffsetGap extends Schema.TaggedError<OffsetGap>()("OffsetGap", {
 }
 
 /** The partition's leader moved; the next attempt looks it up again. */
-export class LeaderMoved extends Schema.TaggedError<LeaderMoved>()("LeaderMoved", place) {
+export class LeaderMoved extends Schema.TaggedError<LeaderMoved>()("LeaderMoved", {
+  ...place,
+  reason: Schema.String
+}) {
   readonly isRetryable = true
   readonly remedy = "none needed: the leader is looked up again"
   override get message() {
-    return `the leader of ${this.topic}-${this.partition} moved`
+    return `the leader of ${this.topic}-${this.partition} moved or is away: ${this.reason}`
   }
 }
 
