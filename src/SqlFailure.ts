@@ -170,7 +170,7 @@ const system: { readonly [code: string]: Condition } = {
 }
 
 /** Names that OpenSSL and Node give to what is wrong with a certificate or a handshake. */
-const isTlsCode = (code: string) => /CERT|^ERR_(?:SSL|TLS|OSSL)|^EPROTO$|^HOSTNAME_MISMATCH$/.test(code)
+const isTlsCode = (code: string) => /CERT|^UNABLE_TO_|^ERR_(?:SSL|TLS|OSSL)|^EPROTO$|^HOSTNAME_MISMATCH$/.test(code)
 
 /** A SQLSTATE always has a digit; `EPIPE` has its length but none. */
 const isSqlState = (code: string) => /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
