@@ -1,6 +1,20 @@
 /** What a record means: the JSON of the inbound connector as a typed event. */
+import { Schema } from "effect"
+import type { FluvioRecord } from "./FluvioConsumer.ts"
+import {
+  CloseBrace,
+  CloseBracket,
+  JsonReader,
+  JsonRefused,
+  key,
+  type Key,
+  OpenBrace,
+  OpenBracket,
+  Quote,
+  refusals
+} from "./JsonReader.ts"
 import type { Lsn } from "./OffsetStore.ts"
-import type { Relation } from "./Relation.ts"
+import type { Relation, RelationColumn, ReplicaIdentity } from "./Relation.ts"
 
 /**
  * One column's value in PostgreSQL's text format, exactly as the source printed it: `null` is SQL NULL, `undefined`
@@ -78,3 +92,633 @@ export interface Truncate {
 }
 
 export type ReplicationEvent = Begin | Commit | Origin | RelationEvent | TypeEvent | Insert | Update | Delete | Truncate
+
+/**
+ * What a JSON `null` in a float column becomes. The source writes it for NaN and both infinities, which cannot be
+ * told apart: `halt` fails with {@link FloatNull}, `nan` applies NaN, `null` applies NULL.
+ */
+export type FloatNullPolicy = "halt" | "nan" | "null"
+
+/** What is known of the place where decoding stopped. */
+const facts = {
+  offset: Schema.Natural,
+  /** The field, as in `message.tuple[3]`. */
+  path: Schema.String,
+  /** The relation the event is about, as far as it had been read. */
+  relId: Schema.UndefinedOr(Schema.Natural),
+  /** The commit LSN of the transaction, in PostgreSQL's notation, and the table: both where the reader knows them. */
+  commitLsn: Schema.UndefinedOr(Schema.String),
+  table: Schema.UndefinedOr(Schema.String)
+}
+
+const describePlace = (error: {
+  readonly offset: number
+  readonly commitLsn: string | undefined
+  readonly table: string | undefined
+}): string =>
+  `offset ${error.offset}` +
+  (error.commitLsn === undefined ? "" : ` (transaction ${error.commitLsn})`) +
+  (error.table === undefined ? "" : `, table ${error.table}`)
+
+/** The record is not an event as the inbound connector writes them. It carries the place, never a value. */
+export class EventDecodeError extends Schema.TaggedError<EventDecodeError>()("EventDecodeError", {
+  ...facts,
+  reason: Schema.Literals(refusals),
+  /** The byte of the record at which reading stopped. */
+  position: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "check that only the PostgreSQL inbound connector writes to this topic, and that no transform changes its records"
+  override get message() {
+    return `the event at ${describePlace(this)} cannot be read: ${this.reason} at ${this.path} (byte ${this.position})`
+  }
+}
+
+/** A float column holds JSON `null`, which stands for NaN, infinity or -infinity: the source lost which. */
+export class FloatNull extends Schema.TaggedError<FloatNull>()("FloatNull", facts) {
+  readonly isRetryable = false
+  readonly remedy =
+    "correct the row in the source and then set `float-null` to `nan` or `null` to say what such values become"
+  override get message() {
+    return `the event at ${describePlace(this)} lost a float value (NaN or an infinity) at ${this.path}`
+  }
+}
+
+const keys = (...names: ReadonlyArray<string>): ReadonlyArray<Key> => names.map(key)
+
+/** The fields of each object in the order in which the inbound connector writes them. */
+const eventKeys = keys("wal_start", "wal_end", "timestamp", "message")
+const beginKeys = keys("type", "final_lsn", "timestamp", "xid")
+const commitKeys = keys("type", "flags", "commit_lsn", "end_lsn", "timestamp")
+const originKeys = keys("type", "commit_lsn", "name")
+const relationKeys = keys("type", "rel_id", "namespace", "name", "replica_identity", "columns")
+const columnKeys = keys("flags", "name", "type_id", "type_modifier")
+const typeKeys = keys("type", "id", "namespace", "name")
+const insertKeys = keys("type", "rel_id", "tuple")
+const updateKeys = keys("type", "rel_id", "old_tuple", "key_tuple", "new_tuple")
+const deleteKeys = keys("type", "rel_id", "old_tuple", "key_tuple")
+const truncateKeys = keys("type", "options", "rel_ids")
+
+/** The tag that a character of it lets expect: the first one, or for Int2, Int4 and Int8 the last. */
+const tagByCharacter: Array<Key | undefined> = Array.from({ length: 128 })
+for (const tag of keys("Bool", "Char", "Float8", "Oid", "RawText", "String")) {
+  tagByCharacter[tag.text.charCodeAt(0)] = tag
+}
+for (const tag of keys("Int2", "Int4", "Int8")) tagByCharacter[tag.text.charCodeAt(3)] = tag
+const LetterI = 0x49
+
+const maxUint32 = 2 ** 32 - 1
+const minInt32 = -(2 ** 31)
+const maxInt32 = 2 ** 31 - 1
+
+/** Thrown by the reader where the policy for a float `null` is to halt. */
+class FloatLost extends Error {}
+
+/**
+ * Reads an event in one pass. The inbound connector's order of fields is tried first, which is a matter of speed
+ * only: any order, white space, and escapes in keys are read alike. Fields it does not know are passed over, so that
+ * a later inbound connector may add some; messages and cells it does not know are refused, as they would be lost.
+ */
+class EventReader extends JsonReader {
+  floatNull: FloatNullPolicy = "halt"
+  /** The relation the current event is about, once that is read. */
+  relId: number | undefined
+  /** Whether the message's `type` has been passed. */
+  private isTyped = false
+
+  event(): ReplicationEvent {
+    let hasStart = false
+    let hasEnd = false
+    let hasTimestamp = false
+    let message: ReplicationEvent | undefined
+    this.open(OpenBrace)
+    for (let n = 0; this.another(n, CloseBrace); n++) {
+      switch (this.key(eventKeys[n])) {
+        case "wal_start":
+          this.enter("wal_start", hasStart)
+          this.skipUint64()
+          hasStart = true
+          break
+        case "wal_end":
+          this.enter("wal_end", hasEnd)
+          this.skipUint64()
+          hasEnd = true
+          break
+        case "timestamp":
+          this.enter("timestamp", hasTimestamp)
+          this.skipInt64()
+          hasTimestamp = true
+          break
+        case "message":
+          this.enter("message", message !== undefined)
+          message = this.message()
+          break
+        default:
+          this.skip()
+      }
+    }
+    this.finish()
+    if (!hasStart) this.missing("wal_start")
+    if (!hasEnd) this.missing("wal_end")
+    if (!hasTimestamp) this.missing("timestamp")
+    return message ?? this.missing("message")
+  }
+
+  /** Notes which field is read now, and refuses to read it twice. */
+  private enter(path: string, isRepeated: boolean): void {
+    this.path = path
+    if (isRepeated) this.refuse("duplicate field")
+  }
+
+  private missing(path: string): never {
+    this.path = path
+    return this.refuse("missing field")
+  }
+
+  private message(): ReplicationEvent {
+    this.open(OpenBrace)
+    const start = this.mark()
+    this.isTyped = this.another(0, CloseBrace) && this.key(insertKeys[0]) === "type"
+    if (!this.isTyped) this.rewind(start)
+    const type = this.isTyped ? this.typeName() : this.laterType()
+    if (!this.isTyped) this.rewind(start)
+    // The first field to read: the one behind the type, or all of them when the type came later.
+    const n = this.isTyped ? 1 : 0
+    switch (type) {
+      case "insert":
+        return this.insert(n)
+      case "update":
+        return this.update(n)
+      case "delete":
+        return this.delete(n)
+      case "begin":
+        return this.begin(n)
+      case "commit":
+        return this.commit(n)
+      case "relation":
+        return this.relation(n)
+      case "type":
+        return this.type(n)
+      case "origin":
+        return this.origin(n)
+      case "truncate":
+        return this.truncate(n)
+      default:
+        this.path = "message.type"
+        return this.refuse("unknown message type")
+    }
+  }
+
+  private typeName(): string {
+    this.path = "message.type"
+    return this.string()
+  }
+
+  /** Looks for the type behind the other fields. */
+  private laterType(): string {
+    for (let n = 0; this.another(n, CloseBrace); n++) {
+      if (this.key(undefined) === "type") return this.typeName()
+      this.skip()
+    }
+    return this.missing("message.type")
+  }
+
+  /** A field of a message that is none of its own: its type, or one from the future. */
+  private other(name: string): void {
+    if (name === "type") {
+      this.enter("message.type", this.isTyped)
+      this.isTyped = true
+    }
+    this.skip()
+  }
+
+  private begin(first: number): Begin {
+    let finalLsn: Lsn | undefined
+    let timestamp: bigint | undefined
+    let xid: number | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(beginKeys[n])
+      switch (name) {
+        case "final_lsn":
+          this.enter("message.final_lsn", finalLsn !== undefined)
+          finalLsn = this.uint64() as Lsn
+          break
+        case "timestamp":
+          this.enter("message.timestamp", timestamp !== undefined)
+          timestamp = this.int64()
+          break
+        case "xid":
+          this.enter("message.xid", xid !== undefined)
+          xid = this.integer(0, maxUint32)
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "begin",
+      finalLsn: finalLsn ?? this.missing("message.final_lsn"),
+      timestamp: timestamp ?? this.missing("message.timestamp"),
+      xid: xid ?? this.missing("message.xid")
+    }
+  }
+
+  private commit(first: number): Commit {
+    let commitLsn: Lsn | undefined
+    let endLsn: Lsn | undefined
+    let timestamp: bigint | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(commitKeys[n])
+      switch (name) {
+        case "commit_lsn":
+          this.enter("message.commit_lsn", commitLsn !== undefined)
+          commitLsn = this.uint64() as Lsn
+          break
+        case "end_lsn":
+          this.enter("message.end_lsn", endLsn !== undefined)
+          endLsn = this.uint64() as Lsn
+          break
+        case "timestamp":
+          this.enter("message.timestamp", timestamp !== undefined)
+          timestamp = this.int64()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "commit",
+      commitLsn: commitLsn ?? this.missing("message.commit_lsn"),
+      endLsn: endLsn ?? this.missing("message.end_lsn"),
+      timestamp: timestamp ?? this.missing("message.timestamp")
+    }
+  }
+
+  private origin(first: number): Origin {
+    let commitLsn: Lsn | undefined
+    let originName: string | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(originKeys[n])
+      switch (name) {
+        case "commit_lsn":
+          this.enter("message.commit_lsn", commitLsn !== undefined)
+          commitLsn = this.uint64() as Lsn
+          break
+        case "name":
+          this.enter("message.name", originName !== undefined)
+          originName = this.string()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "origin",
+      commitLsn: commitLsn ?? this.missing("message.commit_lsn"),
+      name: originName ?? this.missing("message.name")
+    }
+  }
+
+  private relation(first: number): RelationEvent {
+    let id: number | undefined
+    let namespace: string | undefined
+    let relationName: string | undefined
+    let replicaIdentity: ReplicaIdentity | undefined
+    let columns: ReadonlyArray<RelationColumn> | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(relationKeys[n])
+      switch (name) {
+        case "rel_id":
+          id = this.ownRelId(id)
+          break
+        case "namespace":
+          this.enter("message.namespace", namespace !== undefined)
+          namespace = this.string()
+          break
+        case "name":
+          this.enter("message.name", relationName !== undefined)
+          relationName = this.string()
+          break
+        case "replica_identity":
+          this.enter("message.replica_identity", replicaIdentity !== undefined)
+          replicaIdentity = this.replicaIdentity()
+          break
+        case "columns":
+          this.enter("message.columns", columns !== undefined)
+          columns = this.columns()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "relation",
+      relation: {
+        id: id ?? this.missing("message.rel_id"),
+        namespace: namespace ?? this.missing("message.namespace"),
+        name: relationName ?? this.missing("message.name"),
+        replicaIdentity: replicaIdentity ?? this.missing("message.replica_identity"),
+        columns: columns ?? this.missing("message.columns")
+      }
+    }
+  }
+
+  private replicaIdentity(): ReplicaIdentity {
+    const name = this.string()
+    switch (name) {
+      case "Default":
+      case "Nothing":
+      case "Full":
+      case "Index":
+        return name
+      default:
+        return this.refuse("unexpected value")
+    }
+  }
+
+  private columns(): ReadonlyArray<RelationColumn> {
+    const columns: Array<RelationColumn> = []
+    this.open(OpenBracket)
+    for (let n = 0; this.another(n, CloseBracket); n++) columns.push(this.column(`message.columns[${n}]`))
+    return columns
+  }
+
+  private column(path: string): RelationColumn {
+    let flags: number | undefined
+    let columnName: string | undefined
+    let typeId: number | undefined
+    let typeModifier: number | undefined
+    this.path = path
+    this.open(OpenBrace)
+    for (let n = 0; this.another(n, CloseBrace); n++) {
+      switch (this.key(columnKeys[n])) {
+        case "flags":
+          this.enter(`${path}.flags`, flags !== undefined)
+          flags = this.integer(-128, 127)
+          break
+        case "name":
+          this.enter(`${path}.name`, columnName !== undefined)
+          columnName = this.string()
+          break
+        case "type_id":
+          this.enter(`${path}.type_id`, typeId !== undefined)
+          // The inbound connector keeps this OID, an unsigned number, in a signed one.
+          typeId = this.integer(minInt32, maxUint32) >>> 0
+          break
+        case "type_modifier":
+          this.enter(`${path}.type_modifier`, typeModifier !== undefined)
+          typeModifier = this.integer(minInt32, maxInt32)
+          break
+        default:
+          this.skip()
+      }
+    }
+    return {
+      name: columnName ?? this.missing(`${path}.name`),
+      isKey: ((flags ?? this.missing(`${path}.flags`)) & 1) === 1,
+      typeId: typeId ?? this.missing(`${path}.type_id`),
+      typeModifier: typeModifier ?? this.missing(`${path}.type_modifier`)
+    }
+  }
+
+  private type(first: number): TypeEvent {
+    let id: number | undefined
+    let namespace: string | undefined
+    let typeName: string | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(typeKeys[n])
+      switch (name) {
+        case "id":
+          this.enter("message.id", id !== undefined)
+          id = this.integer(0, maxUint32)
+          break
+        case "namespace":
+          this.enter("message.namespace", namespace !== undefined)
+          namespace = this.string()
+          break
+        case "name":
+          this.enter("message.name", typeName !== undefined)
+          typeName = this.string()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "type",
+      id: id ?? this.missing("message.id"),
+      namespace: namespace ?? this.missing("message.namespace"),
+      name: typeName ?? this.missing("message.name")
+    }
+  }
+
+  private insert(first: number): Insert {
+    let relId: number | undefined
+    let tuple: Tuple | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(insertKeys[n])
+      switch (name) {
+        case "rel_id":
+          relId = this.ownRelId(relId)
+          break
+        case "tuple":
+          this.enter("message.tuple", tuple !== undefined)
+          tuple = this.tuple()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "insert",
+      relId: relId ?? this.missing("message.rel_id"),
+      tuple: tuple ?? this.missing("message.tuple")
+    }
+  }
+
+  private update(first: number): Update {
+    let relId: number | undefined
+    let oldTuple: Tuple | null | undefined
+    let keyTuple: Tuple | null | undefined
+    let newTuple: Tuple | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(updateKeys[n])
+      switch (name) {
+        case "rel_id":
+          relId = this.ownRelId(relId)
+          break
+        case "old_tuple":
+          this.enter("message.old_tuple", oldTuple !== undefined)
+          oldTuple = this.null() ? null : this.tuple()
+          break
+        case "key_tuple":
+          this.enter("message.key_tuple", keyTuple !== undefined)
+          keyTuple = this.null() ? null : this.tuple()
+          break
+        case "new_tuple":
+          this.enter("message.new_tuple", newTuple !== undefined)
+          newTuple = this.tuple()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "update",
+      relId: relId ?? this.missing("message.rel_id"),
+      oldTuple: oldTuple ?? null,
+      keyTuple: keyTuple ?? null,
+      newTuple: newTuple ?? this.missing("message.new_tuple")
+    }
+  }
+
+  private delete(first: number): Delete {
+    let relId: number | undefined
+    let oldTuple: Tuple | null | undefined
+    let keyTuple: Tuple | null | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(deleteKeys[n])
+      switch (name) {
+        case "rel_id":
+          relId = this.ownRelId(relId)
+          break
+        case "old_tuple":
+          this.enter("message.old_tuple", oldTuple !== undefined)
+          oldTuple = this.null() ? null : this.tuple()
+          break
+        case "key_tuple":
+          this.enter("message.key_tuple", keyTuple !== undefined)
+          keyTuple = this.null() ? null : this.tuple()
+          break
+        default:
+          this.other(name)
+      }
+    }
+    return {
+      type: "delete",
+      relId: relId ?? this.missing("message.rel_id"),
+      oldTuple: oldTuple ?? null,
+      keyTuple: keyTuple ?? null
+    }
+  }
+
+  private truncate(first: number): Truncate {
+    let options: number | undefined
+    let relIds: Array<number> | undefined
+    for (let n = first; this.another(n, CloseBrace); n++) {
+      const name = this.key(truncateKeys[n])
+      switch (name) {
+        case "options":
+          this.enter("message.options", options !== undefined)
+          options = this.integer(-128, 127)
+          break
+        case "rel_ids":
+          this.enter("message.rel_ids", relIds !== undefined)
+          relIds = []
+          this.open(OpenBracket)
+          for (let i = 0; this.another(i, CloseBracket); i++) relIds.push(this.integer(0, maxUint32))
+          break
+        default:
+          this.other(name)
+      }
+    }
+    const bits = options ?? this.missing("message.options")
+    return {
+      type: "truncate",
+      relIds: relIds ?? this.missing("message.rel_ids"),
+      cascade: (bits & 1) !== 0,
+      restartIdentity: (bits & 2) !== 0
+    }
+  }
+
+  private ownRelId(known: number | undefined): number {
+    this.enter("message.rel_id", known !== undefined)
+    return (this.relId = this.integer(0, maxUint32))
+  }
+
+  private tuple(): Tuple {
+    const cells: Array<Cell> = []
+    this.open(OpenBracket)
+    for (let n = 0; this.another(n, CloseBracket); n++) {
+      this.index = n
+      cells.push(this.cell())
+    }
+    this.index = -1
+    return cells
+  }
+
+  private cell(): Cell {
+    if (this.peek() === Quote) {
+      const name = this.string()
+      if (name === "Null") return null
+      return name === "UnchangedToast" ? undefined : this.refuse("unknown cell tag")
+    }
+    this.open(OpenBrace)
+    this.another(0, CloseBrace)
+    const first = this.ahead(1)
+    const cell = this.taggedCell(this.key(tagByCharacter[first === LetterI ? this.ahead(4) : first]))
+    if (this.another(1, CloseBrace)) this.refuse("unexpected value")
+    return cell
+  }
+
+  private taggedCell(tag: string): Cell {
+    switch (tag) {
+      case "String":
+        return this.string()
+      case "RawText":
+        return this.byteText()
+      case "Int4":
+        return this.integerText(minInt32, maxInt32)
+      case "Int8":
+        return this.int64Text()
+      case "Int2":
+        return this.integerText(-32768, 32767)
+      case "Bool":
+        return this.boolean() ? "true" : "false"
+      case "Float8":
+      case "Float4":
+        return this.float()
+      case "Oid":
+        return this.integerText(0, maxUint32)
+      case "Char":
+        // The inbound connector parses the column's text as a number: the number is the text.
+        return this.integerText(-128, 127)
+      default:
+        return this.refuse("unknown cell tag")
+    }
+  }
+
+  private float(): Cell {
+    if (!this.null()) return this.numberText()
+    if (this.floatNull === "halt") throw new FloatLost()
+    return this.floatNull === "nan" ? "NaN" : null
+  }
+}
+
+const reader = new EventReader()
+
+/**
+ * The event of a record. Nothing of it is rounded or repaired: numbers keep their source text (within the range of
+ * their type), text its every character, also U+0000, which PostgreSQL then refuses (SQLSTATE 22021) like any value
+ * it cannot hold. How many cells a tuple must have is not known here.
+ *
+ * Synchronous, in linear time and bounded depth. Throws {@link EventDecodeError} or {@link FloatNull}, nothing else.
+ */
+export const decode = (record: FluvioRecord, options: { readonly floatNull: FloatNullPolicy }): ReplicationEvent => {
+  reader.floatNull = options.floatNull
+  reader.relId = undefined
+  try {
+    reader.load(record.value)
+    return reader.event()
+  } catch (error) {
+    const place = { offset: record.offset, relId: reader.relId, commitLsn: undefined, table: undefined }
+    if (error instanceof JsonRefused) {
+      throw new EventDecodeError({ ...place, path: error.path, reason: error.reason, position: error.position })
+    }
+    if (error instanceof FloatLost) throw new FloatNull({ ...place, path: reader.where() })
+    throw error
+  } finally {
+    reader.release()
+  }
+}
