@@ -1,0 +1,180 @@
+import { PgClient } from "@effect/sql-pg"
+import { assert, describe, layer } from "@effect/vitest"
+import { Context, Effect, Layer, Option, Redacted, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as PgOffsetStore from "../../../layers/postgres/PgOffsetStore.ts"
+import { ConnectorConfig, fromObject } from "../../../src/ConnectorConfig.ts"
+import { Offset } from "../../../src/FluvioConsumer.ts"
+import { OffsetStore, PositionConflict } from "../../../src/OffsetStore.ts"
+import { offsetStoreChecks, position, type StoreFixture } from "../../offsetStore.ts"
+import { type TestDatabase, TestPostgres } from "../../postgres.ts"
+
+const nothing = { relations: [], types: [] }
+
+const instanceOn = (
+  client: Layer.Layer<SqlClient.SqlClient, unknown>,
+  url: Redacted.Redacted<string>,
+  topic: string,
+  partition: number
+): Effect.Effect<OffsetStore["Service"], never, Scope.Scope> =>
+  Layer.build(
+    PgOffsetStore.layer.pipe(
+      Layer.provide(client),
+      Layer.provide(ConnectorConfig.layerFrom([fromObject({ topic, partition, url: Redacted.value(url) })]))
+    )
+  ).pipe(
+    Effect.map((context) => Context.get(context, OffsetStore)),
+    Effect.orDie
+  )
+
+const fixtureOn = Effect.fnUntraced(function* (database: TestDatabase) {
+  const context = yield* Layer.build(PgClient.layer({ url: database.url, maxConnections: 3 }))
+  const sql = Context.get(context, SqlClient.SqlClient)
+  const fixture: StoreFixture = {
+    instance: (topic, partition) => instanceOn(Layer.succeed(SqlClient.SqlClient, sql), database.url, topic, partition),
+    withTransaction: sql.withTransaction
+  }
+  return fixture
+})
+
+/** As the original connector left it. */
+const original = (offset: number) => `
+  CREATE SCHEMA fluvio;
+  CREATE TABLE fluvio.offset (id INT8 PRIMARY KEY, current_offset INT8 NOT NULL);
+  INSERT INTO fluvio.offset (id, current_offset) VALUES (1, ${offset});
+`
+
+layer(TestPostgres.layer())("PgOffsetStore", (it) => {
+  describe("as any OffsetStore", () => {
+    for (const [name, run] of offsetStoreChecks) {
+      it.effect(name, () =>
+        Effect.gen(function* () {
+          const fixture = yield* fixtureOn(yield* TestPostgres.database)
+          // The tables are made by the first load, as they are when the connector starts.
+          yield* (yield* fixture.instance("any", 0)).load
+          yield* run(fixture)
+        })
+      )
+    }
+  })
+
+  it.effect("adopts the row of the original connector, and leaves it where the original finds it", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(original(41))
+      const fixture = yield* fixtureOn(database)
+      const store = yield* fixture.instance("orders", 0)
+      const stored = yield* store.load
+      const legacy = { offset: Offset.make(41), checksum: undefined, commitLsn: undefined, commitTime: undefined }
+      assert.deepStrictEqual(stored.position, Option.some(legacy))
+      assert.isTrue(stored.isLegacy)
+
+      const other = yield* fixture.instance("orders", 1)
+      assert.isTrue(Option.isNone((yield* other.load).position), "the original read partition 0 only")
+
+      const rival = yield* fixture.instance("orders", 0)
+      yield* store.save(stored.position, position(50, 9n), nothing)
+      const conflict = yield* Effect.flip(rival.save(stored.position, position(51, 9n), nothing))
+      assert.instanceOf(conflict, PositionConflict)
+      yield* other.save(Option.none(), position(1, 1n), nothing)
+
+      assert.isFalse((yield* store.load).isLegacy)
+      assert.deepStrictEqual(
+        yield* database.query("SELECT id, current_offset, topic, partition, commit_lsn FROM fluvio.offset ORDER BY id"),
+        [
+          { id: "1", current_offset: "50", topic: "orders", partition: "0", commit_lsn: "0/9" },
+          { id: "2", current_offset: "1", topic: "orders", partition: "1", commit_lsn: "0/1" }
+        ]
+      )
+    })
+  )
+
+  it.effect("takes the original's offset 0 for nothing applied", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(original(0))
+      const fixture = yield* fixtureOn(database)
+      const store = yield* fixture.instance("orders", 0)
+      assert.deepStrictEqual(yield* store.load, { position: Option.none(), catalogue: nothing, isLegacy: false })
+      yield* store.save(Option.none(), position(3, 1n), nothing)
+      assert.deepStrictEqual(yield* database.query("SELECT id, current_offset, topic FROM fluvio.offset"), [
+        { id: "1", current_offset: "3", topic: "orders" }
+      ])
+    })
+  )
+
+  it.effect("takes an offset set by hand for one that may lie inside a transaction", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const fixture = yield* fixtureOn(database)
+      const store = yield* fixture.instance("orders", 0)
+      yield* store.load
+      yield* store.save(Option.none(), position(3, 1n), nothing)
+      yield* database.query("UPDATE fluvio.offset SET current_offset = 2, checksum = NULL")
+      const stored = yield* store.load
+      assert.isTrue(stored.isLegacy)
+      yield* store.save(stored.position, position(4, 2n), nothing)
+      assert.deepStrictEqual((yield* store.load).position, Option.some(position(4, 2n)))
+    })
+  )
+
+  it.effect("lets instances that start at the same time wait for each other's migration", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(original(7))
+      const own = PgClient.layer({ url: database.url, maxConnections: 1 }).pipe(Layer.orDie)
+      const loads = yield* Effect.all(
+        Array.from({ length: 6 }, () =>
+          instanceOn(Layer.fresh(own), database.url, "orders", 0).pipe(Effect.flatMap((store) => store.load))
+        ),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual([...new Set(loads.map((stored) => stored.isLegacy))], [true])
+      assert.deepStrictEqual(yield* database.query("SELECT migration_id FROM fluvio.migration ORDER BY 1"), [
+        { migration_id: "1" },
+        { migration_id: "2" },
+        { migration_id: "3" }
+      ])
+    })
+  )
+
+  it.effect("needs no right to create when an administrator has prepared the tables", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const admin = yield* (yield* fixtureOn(database)).instance("orders", 0)
+      yield* database.query(
+        `CREATE ROLE applier_${database.name} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC`
+      )
+      const url = new URL(Redacted.value(database.url))
+      url.username = `applier_${database.name}`
+      url.password = "x"
+      const fixture = yield* fixtureOn({ ...database, url: Redacted.make(url.href) })
+      const store = yield* fixture.instance("orders", 0)
+      const refused = yield* Effect.flip(store.load)
+      assert.deepInclude(refused, { sqlState: "42501", isRetryable: false })
+      assert.strictEqual(refused.message, "loading the position failed (SQLSTATE 42501): insufficient privilege")
+      yield* admin.load
+      yield* database.query(`
+        GRANT USAGE ON SCHEMA fluvio TO applier_${database.name};
+        GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA fluvio TO applier_${database.name};
+      `)
+      yield* store.load
+      yield* store.save(Option.none(), position(3, 1n), nothing)
+    })
+  )
+
+  it.effect("says so when its tables are not its own", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const fixture = yield* fixtureOn(database)
+      const store = yield* fixture.instance("orders", 0)
+      yield* store.load
+      yield* store.save(Option.none(), position(3, 1n), nothing)
+      yield* database.query("UPDATE fluvio.offset SET current_offset = -1")
+      const error = yield* Effect.flip(store.load)
+      assert.isFalse(error.isRetryable)
+      yield* database.query("DROP TABLE fluvio.offset")
+      assert.strictEqual((yield* Effect.flip(store.load)).sqlState, "42P01")
+    })
+  )
+})
