@@ -79,6 +79,20 @@ export class CorruptBatch extends Schema.TaggedError<CorruptBatch>()("CorruptBat
   }
 }
 
+/** A batch is larger than the reader is willing to hold. */
+export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
+  ...place,
+  offset: Schema.Natural,
+  bytes: Schema.Natural,
+  limit: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy = "raise `consumer.maxBytes` above the size of the batch; the process needs a few times that memory"
+  override get message() {
+    return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} has ${this.bytes} bytes, more than the ${this.limit} allowed`
+  }
+}
+
 /** Offsets did not continue without a gap. */
 export class OffsetGap extends Schema.TaggedError<OffsetGap>()("OffsetGap", {
   ...place,
@@ -186,6 +200,7 @@ export type FluvioError =
   | OffsetBeyondEnd
   | TopicNotFound
   | CorruptBatch
+  | BatchTooLarge
   | OffsetGap
   | LeaderMoved
   | FluvioUnreachable

@@ -350,30 +350,26 @@ const publicAddress = ({ publicEndpoint: { ingress, port } }: SpuMetadata["spec"
   return host === undefined ? undefined : { host, port }
 }
 
-/** What the controller knows of a partition, and of the SPU that leads it if there is one. */
-interface Leadership {
-  readonly partition: PartitionMetadata
-  readonly leader: SpuMetadata | undefined
-}
+/** Asks the controller for a partition, and for the SPU that leads it if there is one. */
+const lookup = Effect.fn("Connection.lookup")(function* (cluster: Cluster, place: Place, options: ConnectionOptions) {
+  const controller = yield* connectController(cluster, options)
+  const partitions = yield* controller.request(Partition.list, everything)
+  const name = `${place.topic}-${place.partition}`
+  const partition = partitions.find((candidate) => candidate.name === name)
+  if (partition === undefined) {
+    return yield* new TopicNotFound(place)
+  }
+  const spus = yield* controller.request(Spu.list, everything)
+  return { partition, leader: spus.find(({ spec }) => spec.id === partition.spec.leader) }
+}, Effect.scoped)
 
-/** Asks the controller for the partition and its leader. */
-export const lookup = Effect.fn("Connection.lookup")(function* (
-  cluster: Cluster,
-  place: Place,
-  options: ConnectionOptions
-): Effect.fn.Return<Leadership, ConnectionError | TopicNotFound> {
-  return yield* Effect.gen(function* () {
-    const controller = yield* connectController(cluster, options)
-    const partitions = yield* controller.request(Partition.list, everything)
-    const name = `${place.topic}-${place.partition}`
-    const partition = partitions.find((candidate) => candidate.name === name)
-    if (partition === undefined) {
-      return yield* new TopicNotFound(place)
-    }
-    const spus = yield* controller.request(Spu.list, everything)
-    return { partition, leader: spus.find(({ spec }) => spec.id === partition.spec.leader) }
-  }).pipe(Effect.scoped)
-})
+/** The way to a partition. */
+export interface Leader {
+  /** To the SPU that leads it. */
+  readonly connection: Connection
+  /** What the controller knew of it just before. */
+  readonly partition: PartitionMetadata
+}
 
 /**
  * Connects to the SPU that leads the partition, as the controller names it now. The connection closes with the scope.
@@ -382,19 +378,17 @@ export const lookup = Effect.fn("Connection.lookup")(function* (
  */
 export const connectLeader = Effect.fn("Connection.connectLeader")(function* (
   cluster: Cluster,
-  { partition, topic }: Place,
+  place: Place,
   options: ConnectionOptions
-): Effect.fn.Return<Connection, ConnectionError | TopicNotFound | LeaderMoved, Scope.Scope> {
-  const { leader } = yield* lookup(cluster, { topic, partition }, options)
+): Effect.fn.Return<Leader, ConnectionError | TopicNotFound | LeaderMoved, Scope.Scope> {
+  const { leader, partition } = yield* lookup(cluster, place, options)
   const local = cluster.preferLocalAddress ? leader?.spec.publicEndpointLocal : undefined
   const address = local ?? (leader === undefined ? undefined : publicAddress(leader.spec))
   if (leader === undefined || address === undefined) {
-    return yield* new LeaderMoved({ topic, partition, reason: "the controller names no leader" })
+    return yield* new LeaderMoved({ ...place, reason: "the controller names no leader" })
   }
   const { connection } = yield* open(address, cluster.tls, leader.name, options).pipe(
-    Effect.catchTag("FluvioUnreachable", (error) =>
-      Effect.fail(new LeaderMoved({ topic, partition, reason: error.message }))
-    )
+    Effect.catchTag("FluvioUnreachable", (error) => Effect.fail(new LeaderMoved({ ...place, reason: error.message })))
   )
-  return connection
+  return { connection, partition }
 })
