@@ -1,8 +1,25 @@
 /** From events to whole source transactions. */
-import type { FluvioRecord, Offset } from "./FluvioConsumer.ts"
-import type { Lsn } from "./OffsetStore.ts"
-import type { Relation } from "./Relation.ts"
-import type { Tuple } from "./ReplicationEvent.ts"
+import { Option, Schema } from "effect"
+import type { FluvioRecord, Offset, Records } from "./FluvioConsumer.ts"
+import {
+  type Catalogue,
+  formatLsn,
+  type Lsn,
+  type Position,
+  type StoredRelation,
+  type StoredType
+} from "./OffsetStore.ts"
+import { Relation } from "./Relation.ts"
+import {
+  type Begin,
+  type Commit,
+  decode,
+  EventDecodeError,
+  FloatNull,
+  type FloatNullPolicy,
+  type ReplicationEvent,
+  type Tuple
+} from "./ReplicationEvent.ts"
 
 export interface InsertChange {
   readonly type: "insert"
@@ -61,7 +78,10 @@ export interface End {
   /** The Commit record (or the lone change, outside Begin and Commit). */
   readonly record: FluvioRecord
   readonly commitLsn: Lsn | undefined
-  /** Microseconds since 2000-01-01 UTC. */
+  /**
+   * Microseconds since 2000-01-01 UTC, and never less than that of a transaction before: commits that are written at
+   * the same moment may carry times that are out of order, and a repeat of them must not look like new history.
+   */
   readonly commitTime: bigint | undefined
 }
 
@@ -83,4 +103,457 @@ export interface Piece {
   readonly end: End | undefined
   /** It was applied before and is repeated by the source; it has no changes and only moves the position on. */
   readonly isDuplicate: boolean
+}
+
+/** What is known of the place where a transaction could not be put together. */
+const facts = {
+  offset: Schema.Natural,
+  /** In PostgreSQL's notation; `undefined` outside Begin and Commit. */
+  commitLsn: Schema.UndefinedOr(Schema.String)
+}
+
+const describe = (at: { readonly offset: number; readonly commitLsn: string | undefined }): string =>
+  `offset ${at.offset}${at.commitLsn === undefined ? "" : ` (transaction ${at.commitLsn})`}`
+
+/** A change of a relation that neither the stream nor the stored catalogue has described. */
+export class UnknownRelation extends Schema.TaggedError<UnknownRelation>()("UnknownRelation", {
+  ...facts,
+  relId: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the record that describes the relation lies before the first one read: start from an earlier offset, or restart the inbound connector, which then describes its tables again, and start behind that"
+  override get message() {
+    return `the change at ${describe(this)} is of relation ${this.relId}, which has not been described`
+  }
+}
+
+/** A row has more or fewer cells than its relation has columns. */
+export class WrongArity extends Schema.TaggedError<WrongArity>()("WrongArity", {
+  ...facts,
+  table: Schema.String,
+  columns: Schema.Natural,
+  cells: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the topic lacks the record that describes the table's new shape: check that nothing filters it and that one inbound connector alone writes to it"
+  override get message() {
+    return `the change at ${describe(this)} has ${this.cells} cells for the ${this.columns} columns of ${this.table}`
+  }
+}
+
+/** A Commit while no transaction is open. */
+export class CommitWithoutBegin extends Schema.TaggedError<CommitWithoutBegin>()("CommitWithoutBegin", {
+  offset: Schema.Natural,
+  commitLsn: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the beginning of this transaction is missing from the topic: check that nothing filters it, and that reading starts between two transactions"
+  override get message() {
+    return `the Commit at ${describe(this)} has no Begin`
+  }
+}
+
+/** A Commit that belongs to another transaction than the open one. */
+export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("CommitMismatch", {
+  offset: Schema.Natural,
+  /** Of the open transaction, as its Begin announced it. */
+  commitLsn: Schema.String,
+  received: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "records of two sources, or of two connectors, are mixed in this topic: let one inbound connector alone write to it"
+  override get message() {
+    return `the Commit at ${describe(this)} is of transaction ${this.received}`
+  }
+}
+
+/** The source's history starts again below what was applied: it was restored, failed over, or its slot was re-created. */
+export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRewound", {
+  /** Of the Begin. */
+  offset: Schema.Natural,
+  commitLsn: Schema.String,
+  applied: Schema.String
+}) {
+  readonly isRetryable = false
+  get remedy() {
+    return `make sure that the target matches the source's new history, then set \`accept-epoch: ${this.offset}\` to go on from there`
+  }
+  override get message() {
+    return `the transaction at ${describe(this)} is newer than the one applied last, ${this.applied}, but lies before it: the source was rewound`
+  }
+}
+
+/** A take-over inside a transaction whose Begin is not among the records read. */
+export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissing", {
+  offset: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "its rest cannot be applied as one: copy the tables from the source again and set the position behind the copy"
+  override get message() {
+    return `the original connector stopped before offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
+  }
+}
+
+export type TransactionError =
+  | EventDecodeError
+  | FloatNull
+  | UnknownRelation
+  | WrongArity
+  | CommitWithoutBegin
+  | CommitMismatch
+  | SourceRewound
+  | BeginMissing
+
+/** A transaction whose Commit has not come yet; a change outside Begin and Commit is one that ends with itself. */
+class Open {
+  readonly begin: Begin | undefined
+  readonly isDuplicate: boolean
+  private changes: Array<Change> = []
+  private records = 0
+  private isFirst = true
+  private bytes = 0
+
+  constructor(begin: Begin | undefined, isDuplicate: boolean) {
+    this.begin = begin
+    this.isDuplicate = isDuplicate
+  }
+
+  count(record: FluvioRecord): void {
+    this.bytes += record.value.length
+    this.records += 1
+  }
+
+  add(change: Change): void {
+    this.changes.push(change)
+  }
+
+  /** Whether what is held must be given away before `record` is added. */
+  isFull(record: FluvioRecord, maxBytes: number): boolean {
+    return this.changes.length > 0 && this.bytes + record.value.length > maxBytes
+  }
+
+  /** Gives away what is held. */
+  take(end: End | undefined): Piece {
+    const piece: Piece = {
+      isFirst: this.isFirst,
+      xid: this.begin?.xid,
+      changes: this.changes,
+      bytes: this.bytes,
+      records: this.records,
+      end,
+      isDuplicate: this.isDuplicate
+    }
+    this.isFirst = false
+    this.changes = []
+    this.bytes = 0
+    this.records = 0
+    return piece
+  }
+}
+
+const isSameRelation = Schema.toEquivalence(Relation)
+
+const tableName = (relation: Relation): string => `${relation.namespace}.${relation.name}`
+
+export interface AssemblerOptions {
+  readonly position: Option.Option<Position>
+  /** The relations and types as of the position. */
+  readonly catalogue: Catalogue
+  /**
+   * The offset that the original connector applied last, when its position is taken over. It may lie inside a
+   * transaction. Records up to it are only read to learn relations, types and the transaction it lies in.
+   */
+  readonly appliedThrough: Offset | undefined
+  /** Most bytes of records held of one transaction; a larger one is given away in pieces. A single record may exceed it. */
+  readonly maxBytes: number
+  readonly floatNull: FloatNullPolicy
+  /** The offset of a Begin whose lower LSN is accepted: the operator says that the source was rewound before it. */
+  readonly acceptEpoch: Offset | undefined
+}
+
+/**
+ * Puts source transactions together.
+ *
+ * Every record that is pushed is accounted for by exactly one piece, or belongs to a transaction that the source broke
+ * off, or lies before the take-over. Rows are never compared with one another: what is dropped as a duplicate is a
+ * whole transaction, known by its commit LSN and time. A change of a relation's shape is a {@link RelationChange}
+ * before the first row that has it, measured against what was *applied*: shapes that only a broken-off transaction
+ * had do not count.
+ */
+export class Assembler {
+  private readonly options: AssemblerOptions
+  /** The relations as the stream described them last: what rows are read by. */
+  private readonly described = new Map<number, Relation>()
+  /** The relations and types of completed transactions, and those that the open one adds. */
+  private readonly relations = new Map<number, Relation>()
+  private readonly types = new Map<number, string>()
+  private readonly openRelations = new Map<number, Relation>()
+  private readonly openTypes = new Map<number, string>()
+  private readonly learnedRelations = new Map<number, StoredRelation>()
+  private readonly learnedTypes = new Map<number, StoredType>()
+  private commitLsn: Lsn | undefined
+  private commitTime: bigint | undefined
+  private open: Open | undefined
+  /** Whether the next record is known to be inside or outside of a transaction. */
+  private isOriented: boolean
+  /** Whether the operator's new epoch has begun; until a transaction of it is complete, it may begin again. */
+  private isNewEpoch = false
+
+  constructor(options: AssemblerOptions) {
+    this.options = options
+    this.isOriented = options.appliedThrough === undefined
+    for (const { relation } of options.catalogue.relations) {
+      this.described.set(relation.id, relation)
+      this.relations.set(relation.id, relation)
+    }
+    for (const { id, name } of options.catalogue.types) this.types.set(id, name)
+    const position = Option.getOrUndefined(options.position)
+    this.commitLsn = position?.commitLsn
+    this.commitTime = position?.commitTime
+  }
+
+  /**
+   * What the records up to `appliedThrough` taught: relations and types that count as applied, cause no change and are
+   * not stored yet. Complete as soon as a record behind it was pushed; empty without a take-over.
+   */
+  get learned(): Catalogue {
+    return { relations: [...this.learnedRelations.values()], types: [...this.learnedTypes.values()] }
+  }
+
+  /**
+   * Takes the next records and returns what became complete, or too large to hold, in order. Throws a
+   * {@link TransactionError}; the assembler is of no further use then, and a new one starts from the position.
+   */
+  push(records: Records): ReadonlyArray<Piece> {
+    const pieces: Array<Piece> = []
+    for (const record of records) this.take(record, pieces)
+    return pieces
+  }
+
+  private take(record: FluvioRecord, pieces: Array<Piece>): void {
+    const { appliedThrough } = this.options
+    if (appliedThrough !== undefined && record.offset <= appliedThrough) {
+      this.learn(this.read(record, "null"), record)
+      return
+    }
+    // The rows of a duplicate are not applied, so that no policy is asked about them.
+    const event = this.read(record, this.open?.isDuplicate === true ? "null" : this.options.floatNull)
+    if (event.type === "begin") {
+      this.isOriented = true
+      this.begin(event, record)
+      return
+    }
+    if (!this.isOriented) {
+      if (record.offset > 0) throw new BeginMissing({ offset: record.offset })
+      this.isOriented = true
+    }
+    if (event.type === "commit") {
+      pieces.push(this.commit(event, record))
+      return
+    }
+    if (this.open === undefined) {
+      const alone = new Open(undefined, false)
+      this.add(event, record, alone)
+      this.settle()
+      pieces.push(alone.take({ record, commitLsn: undefined, commitTime: undefined }))
+      return
+    }
+    if (this.open.isFull(record, this.options.maxBytes)) pieces.push(this.open.take(undefined))
+    this.add(event, record, this.open)
+  }
+
+  private read(record: FluvioRecord, floatNull: FloatNullPolicy): ReplicationEvent {
+    try {
+      return decode(record, { floatNull })
+    } catch (error) {
+      if (!(error instanceof EventDecodeError || error instanceof FloatNull)) throw error
+      const relation = error.relId === undefined ? undefined : this.described.get(error.relId)
+      const known = { commitLsn: this.openLsn(), table: relation && tableName(relation) }
+      throw error instanceof FloatNull
+        ? new FloatNull({ ...error, ...known })
+        : new EventDecodeError({ ...error, ...known })
+    }
+  }
+
+  private openLsn(): string | undefined {
+    return this.open?.begin && formatLsn(this.open.begin.finalLsn)
+  }
+
+  /** Notes what a record teaches that was applied before the take-over. */
+  private learn(event: ReplicationEvent, record: FluvioRecord): void {
+    const { offset } = record
+    this.isOriented ||= offset === 0 || event.type === "begin" || event.type === "commit"
+    switch (event.type) {
+      case "begin":
+        this.open = new Open(event, this.isRepeated(event))
+        break
+      case "commit":
+        if (this.open?.begin !== undefined && !this.open.isDuplicate) this.advance(this.open.begin)
+        this.open = undefined
+        break
+      case "relation":
+        this.described.set(event.relation.id, event.relation)
+        this.relations.set(event.relation.id, event.relation)
+        this.learnedRelations.set(event.relation.id, { relation: event.relation, offset })
+        break
+      case "type":
+        this.types.set(event.id, event.name)
+        this.learnedTypes.set(event.id, { id: event.id, name: event.name, offset })
+        break
+    }
+  }
+
+  private isRepeated(begin: Begin): boolean {
+    return (
+      this.commitLsn !== undefined &&
+      this.commitTime !== undefined &&
+      begin.finalLsn <= this.commitLsn &&
+      begin.timestamp <= this.commitTime
+    )
+  }
+
+  private begin(event: Begin, record: FluvioRecord): void {
+    this.isNewEpoch ||= record.offset === this.options.acceptEpoch
+    const isDuplicate = !this.isNewEpoch && this.isRepeated(event)
+    const isBefore = this.commitLsn !== undefined && event.finalLsn <= this.commitLsn
+    if (isBefore && !isDuplicate && !this.isNewEpoch) {
+      throw new SourceRewound({
+        offset: record.offset,
+        commitLsn: formatLsn(event.finalLsn),
+        applied: formatLsn(this.commitLsn!)
+      })
+    }
+    // A transaction that is still open was broken off, and with it what it said of shapes.
+    this.openRelations.clear()
+    this.openTypes.clear()
+    this.open = new Open(event, isDuplicate)
+    this.open.count(record)
+  }
+
+  private commit(event: Commit, record: FluvioRecord): Piece {
+    const { open } = this
+    if (open?.begin === undefined) {
+      throw new CommitWithoutBegin({ offset: record.offset, commitLsn: formatLsn(event.commitLsn) })
+    }
+    const { begin } = open
+    if (event.commitLsn !== begin.finalLsn) {
+      throw new CommitMismatch({
+        offset: record.offset,
+        commitLsn: formatLsn(begin.finalLsn),
+        received: formatLsn(event.commitLsn)
+      })
+    }
+    if (!open.isDuplicate) this.advance(begin)
+    this.settle()
+    this.open = undefined
+    open.count(record)
+    return open.take({ record, commitLsn: this.commitLsn, commitTime: this.commitTime })
+  }
+
+  private advance(begin: Begin): void {
+    this.isNewEpoch = false
+    this.commitLsn = begin.finalLsn
+    if (this.commitTime === undefined || this.commitTime < begin.timestamp) this.commitTime = begin.timestamp
+  }
+
+  /** What the open transaction said of shapes counts from now on. */
+  private settle(): void {
+    for (const [id, relation] of this.openRelations) this.relations.set(id, relation)
+    for (const [id, name] of this.openTypes) this.types.set(id, name)
+    this.openRelations.clear()
+    this.openTypes.clear()
+  }
+
+  private add(event: Exclude<ReplicationEvent, Begin | Commit>, record: FluvioRecord, open: Open): void {
+    open.count(record)
+    if (event.type === "relation") {
+      this.describe(event.relation, record, open)
+      return
+    }
+    if (open.isDuplicate) return
+    const { offset } = record
+    switch (event.type) {
+      case "insert": {
+        const { tuple } = event
+        const relation = this.relationOf(event.relId, offset, open)
+        this.checkArity(relation, tuple, offset)
+        open.add({ type: "insert", offset, relation, tuple })
+        break
+      }
+      case "update": {
+        const { keyTuple, newTuple, oldTuple } = event
+        const relation = this.relationOf(event.relId, offset, open)
+        this.checkArity(relation, oldTuple, offset)
+        this.checkArity(relation, keyTuple, offset)
+        this.checkArity(relation, newTuple, offset)
+        open.add({ type: "update", offset, relation, oldTuple, keyTuple, newTuple })
+        break
+      }
+      case "delete": {
+        const { keyTuple, oldTuple } = event
+        const relation = this.relationOf(event.relId, offset, open)
+        this.checkArity(relation, oldTuple, offset)
+        this.checkArity(relation, keyTuple, offset)
+        open.add({ type: "delete", offset, relation, oldTuple, keyTuple })
+        break
+      }
+      case "truncate": {
+        const { cascade, restartIdentity } = event
+        const relations = event.relIds.map((relId) => this.relationOf(relId, offset, open))
+        open.add({ type: "truncate", offset, relations, cascade, restartIdentity })
+        break
+      }
+      case "type": {
+        const { id, name } = event
+        if ((this.openTypes.get(id) ?? this.types.get(id)) === name) break
+        this.openTypes.set(id, name)
+        open.add({ type: "type", offset, id, name })
+        break
+      }
+      case "origin":
+        break
+    }
+  }
+
+  /** The shape that counts for the open transaction. */
+  private settled(relId: number): Relation | undefined {
+    return (this.openRelations.size === 0 ? undefined : this.openRelations.get(relId)) ?? this.relations.get(relId)
+  }
+
+  private describe(relation: Relation, record: FluvioRecord, open: Open): void {
+    const settled = this.settled(relation.id)
+    // One object for one shape, so that rows need no comparison by content.
+    const isSame = settled !== undefined && isSameRelation(settled, relation)
+    this.described.set(relation.id, isSame ? settled : relation)
+    if (!isSame && !open.isDuplicate) this.announce(relation, record.offset, open)
+  }
+
+  private announce(relation: Relation, offset: Offset, open: Open): void {
+    open.add({ type: "relation", offset, relation, previous: this.settled(relation.id) })
+    this.openRelations.set(relation.id, relation)
+  }
+
+  /** The relation of a change; one whose shape was only described in a duplicate or broken-off transaction is announced. */
+  private relationOf(relId: number, offset: Offset, open: Open): Relation {
+    const relation = this.described.get(relId)
+    if (relation === undefined) throw new UnknownRelation({ offset, commitLsn: this.openLsn(), relId })
+    if (relation !== this.settled(relId)) this.announce(relation, offset, open)
+    return relation
+  }
+
+  private checkArity(relation: Relation, tuple: Tuple | null, offset: Offset): void {
+    if (tuple === null || tuple.length === relation.columns.length) return
+    throw new WrongArity({
+      offset,
+      commitLsn: this.openLsn(),
+      table: tableName(relation),
+      columns: relation.columns.length,
+      cells: tuple.length
+    })
+  }
 }

@@ -91,18 +91,19 @@ const keepSource = (_key: string, value: unknown, context: Source): unknown =>
 
 const number = (value: Source) => Number(value.source)
 
+const cell = (value: string | Record<string, unknown>) => {
+  if (typeof value === "string") return value === "Null" ? null : undefined
+  const [tag, content] = Object.entries(value)[0]!
+  if (tag === "String") return content
+  if (tag === "Bool") return String(content)
+  if (tag === "RawText") return new TextDecoder().decode(new Uint8Array((content as Array<Source>).map(number)))
+  return (content as Source).source
+}
+const tuple = (cells: Array<string | Record<string, unknown>> | null) => cells && cells.map(cell)
+
 /** The same decoding, written over JSON.parse with the source text of numbers. */
 const reference = (text: string): unknown => {
   const { message } = JSON.parse(text, keepSource as (key: string, value: unknown) => unknown)
-  const cell = (value: string | Record<string, unknown>) => {
-    if (typeof value === "string") return value === "Null" ? null : undefined
-    const [tag, content] = Object.entries(value)[0]!
-    if (tag === "String") return content
-    if (tag === "Bool") return String(content)
-    if (tag === "RawText") return new TextDecoder().decode(new Uint8Array((content as Array<Source>).map(number)))
-    return (content as Source).source
-  }
-  const tuple = (cells: Array<string | Record<string, unknown>> | null) => cells && cells.map(cell)
   switch (message.type) {
     case "begin":
       return {
