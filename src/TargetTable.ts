@@ -193,7 +193,7 @@ SELECT found.schema, found.name,
       )
     ) ORDER BY index.indexrelid), '[]')
     FROM pg_index AS index
-    WHERE index.indrelid = found.oid AND index.indisunique AND index.indisvalid AND index.indisready
+    WHERE index.indrelid = found.oid AND index.indisunique AND index.indisvalid
       AND index.indpred IS NULL AND index.indexprs IS NULL
   ) AS keys
 FROM found
