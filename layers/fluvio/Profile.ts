@@ -36,13 +36,13 @@ export interface Cluster {
 
 export interface ClusterOptions {
   /** `host:port` of the controller; the port may be left out. No profile is read if it is given. */
-  readonly endpoint?: string
+  readonly endpoint?: string | undefined
   /** Encryption towards `endpoint`; without `endpoint` the profile decides. */
-  readonly tls?: Tls
+  readonly tls?: Tls | undefined
   /** The profile file; otherwise `FLV_PROFILE_PATH`, otherwise `~/.fluvio/config`. */
-  readonly profilePath?: string
+  readonly profilePath?: string | undefined
   /** The profile in that file; otherwise its current one. */
-  readonly profile?: string
+  readonly profile?: string | undefined
 }
 
 const defaultPort = 9003

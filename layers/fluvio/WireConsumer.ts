@@ -34,13 +34,13 @@ export interface WireConsumerOptions extends ClusterOptions {
   readonly topic: string
   readonly partition: number
   /** Most bytes asked for in one response; 4 MiB. About two responses are in memory at a time. */
-  readonly maxBytes?: number
+  readonly maxBytes?: number | undefined
   /** A batch that does not fit into a response makes `maxBytes` grow up to this; 64 MiB. */
-  readonly maxBatchBytes?: number
+  readonly maxBatchBytes?: number | undefined
   /** After this time without data the server is asked whether it is still there; 10 s. */
-  readonly probeInterval?: Duration.Input
+  readonly probeInterval?: Duration.Input | undefined
   /** How long the server may take to accept a connection and to answer a request; 30 s. */
-  readonly timeout?: Duration.Input
+  readonly timeout?: Duration.Input | undefined
 }
 
 const mebibyte = 1024 * 1024

@@ -14,6 +14,7 @@ import {
   FrameSplitter,
   noError,
   Partition,
+  ProtocolViolation,
   Spu,
   StreamFetch,
   UpdateOffsets
@@ -58,10 +59,18 @@ export const listen = (onCall: (call: Call) => void): Effect.Effect<number, neve
         socket.on("error", () => undefined)
         socket.on("close", () => sockets.delete(socket))
         socket.on("data", (chunk: Buffer) => {
-          for (const frame of splitter.push(chunk)) {
-            const body = new Reader(frame)
-            const { correlationId, key } = decodeRequestHeader(body)
-            onCall({ socket, key, correlationId, body })
+          try {
+            for (const frame of splitter.push(chunk)) {
+              const body = new Reader(frame)
+              const { correlationId, key } = decodeRequestHeader(body)
+              onCall({ socket, key, correlationId, body })
+            }
+          } catch (cause) {
+            // A real server hangs up as well; anything else is a mistake in the test.
+            if (!(cause instanceof ProtocolViolation)) {
+              throw cause
+            }
+            socket.destroy()
           }
         })
       })
