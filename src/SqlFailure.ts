@@ -241,27 +241,27 @@ export const fromSqlError = (error: SqlError): SqlFailure => {
   })
 }
 
-const isLost = <E>(reason: Cause.Reason<E>) => Cause.isDieReason(reason) && isSqlError(reason.defect)
-
 /**
  * Gives every `SqlError` as a {@link SqlFailure}, also one that hides in a defect.
  *
- * `withTransaction` sends ROLLBACK when its body fails, and dies when that fails too, which it does on a connection
- * that is lost. A retry that looks at failures would never see the most ordinary of all accidents. An interruption
- * stays one, and so does a defect that is not a `SqlError`.
+ * `withTransaction` sends ROLLBACK when its body fails. On a lost connection, the most ordinary of all accidents, that
+ * fails too, and both failures become defects, which no retry looks at. The lost connection is what is reported then: a
+ * failure of the body's own has had no effect, and shows again when the body is run again. An interruption stays one,
+ * and so does a defect on a connection that is alive.
  */
 export const typed = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, Exclude<E, SqlError> | SqlFailure, R> =>
   Effect.catchCause(effect, (cause: Cause.Cause<E>): Effect.Effect<never, Exclude<E, SqlError> | SqlFailure> => {
-    const rest = cause.reasons.filter((reason) => !isLost(reason))
-    const lost = cause.reasons.filter(Cause.isDieReason).find(isLost)
-    if (rest.length === 0 && lost !== undefined && isSqlError(lost.defect)) {
-      return Effect.fail(fromSqlError(lost.defect))
-    }
-    return Effect.failCause(
-      Cause.map(Cause.fromReasons(rest), (error) =>
-        isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)
-      )
+    const lost = cause.reasons.flatMap((reason) =>
+      Cause.isDieReason(reason) && isSqlError(reason.defect) ? fromSqlError(reason.defect) : []
     )
+    if (lost.length === 0) {
+      return Effect.failCause(
+        Cause.map(cause, (error) => (isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
+      )
+    }
+    const interrupts = cause.reasons.filter(Cause.isInterruptReason)
+    if (interrupts.length > 0) return Effect.failCause(Cause.fromReasons(interrupts))
+    return Effect.fail(lost.find((failure) => failure.sqlState !== undefined) ?? lost[0])
   })
