@@ -296,10 +296,10 @@ export const make = Effect.fn("Postgres.make")(function* (
   })
 
   /** Signals the postmaster, and waits for the last process. */
-  const end = (name: NodeJS.Signals, alsoKill: ReadonlyArray<number> = []) =>
-    attempt("stop", async () => {
-      if (running === undefined) return
-      const { child, gone } = running
+  const end = Effect.fnUntraced(function* (name: NodeJS.Signals, alsoKill: ReadonlyArray<number> = []) {
+    if (running === undefined) return
+    const { child, gone } = running
+    yield* Effect.sync(() => {
       child.kill(name)
       for (const pid of alsoKill) {
         try {
@@ -308,14 +308,19 @@ export const make = Effect.fn("Postgres.make")(function* (
           // It has followed its postmaster already.
         }
       }
-      // Real time even where a test has put Effect's clock under its own control: the server's time goes on.
-      const deadline = new AbortController()
-      const late = sleep(30_000, undefined, { signal: deadline.signal }).then(
-        () => Promise.reject(new Error(`processes are left 30 s after ${name}`)),
-        () => {}
-      )
-      await Promise.race([gone, late]).finally(() => deadline.abort())
     })
+    // Real time even where a test has put Effect's clock under its own control: the server's time goes on.
+    const isGone = yield* Effect.promise(() =>
+      Promise.race([gone.then(() => true), sleep(30_000, false, { ref: false })])
+    )
+    if (!isGone) {
+      return yield* failure(
+        "stop",
+        `processes are left 30 s after ${name}`,
+        "a `fast` stop waits until replication clients have confirmed everything: stop with `immediate`"
+      )
+    }
+  })
 
   const kill = Effect.gen(function* () {
     const pid = running?.child.pid
