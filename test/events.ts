@@ -210,3 +210,109 @@ export const arbitraryMessage: fc.Arbitrary<MessageFixture> = fc.oneof(
     .tuple(fc.array(uint32), fc.boolean(), fc.boolean())
     .map(([relIds, cascade, restartIdentity]) => truncate(relIds, { cascade, restartIdentity }))
 )
+
+/** A transaction of a source as it happened there, whatever the inbound connector makes of it. */
+export interface SourceTransaction {
+  readonly finalLsn: bigint
+  readonly timestamp: bigint
+  readonly xid: number
+  /** Rows by the relation as it was at that time; the relation's records are the log's affair. */
+  readonly changes: ReadonlyArray<{ readonly relation: Relation; readonly message: MessageFixture }>
+}
+
+const shapeOf = (id: number, version: number): Relation =>
+  relationOf({
+    id,
+    name: `table_${id}`,
+    columns: Array.from({ length: version + 1 }, (_, i) => ({
+      name: `column_${i}`,
+      isKey: i === 0,
+      typeId: 23,
+      typeModifier: -1
+    }))
+  })
+
+/** A row of `version + 1` cells that no other row equals, so that a repeated or lost one shows. */
+const rowOf = (version: number, serial: number): Row =>
+  Array.from({ length: version + 1 }, (_, i) => (i === 0 ? int4(serial) : text(`${serial}/${i}`)))
+
+/**
+ * A history of a source: transactions in commit order with rising LSNs, commit times that rise but for a jitter, and
+ * tables whose shape changes now and then.
+ */
+export const arbitraryHistory: fc.Arbitrary<ReadonlyArray<SourceTransaction>> = fc
+  .array(
+    fc.record({
+      jitter: fc.integer({ min: -5, max: 5 }),
+      changes: fc.array(
+        fc.record({
+          relId: fc.constantFrom(1, 2, 3),
+          kind: fc.constantFrom("insert", "update", "delete", "truncate", "alter")
+        }),
+        { maxLength: 6 }
+      )
+    }),
+    { minLength: 1, maxLength: 8 }
+  )
+  .map((transactions) => {
+    const versions = new Map([1, 2, 3].map((id) => [id, 1]))
+    let serial = 0
+    return transactions.map(({ changes, jitter }, i) => ({
+      finalLsn: BigInt(1000 + i * 10),
+      timestamp: microseconds + BigInt(i * 4 + jitter),
+      xid: 700 + i,
+      changes: changes.map(({ kind, relId }) => {
+        if (kind === "alter") versions.set(relId, versions.get(relId)! + 1)
+        const version = versions.get(relId)!
+        const row = rowOf(version, ++serial)
+        const message =
+          kind === "update"
+            ? update(relId, row, { key: row })
+            : kind === "delete"
+              ? remove(relId, { key: row })
+              : kind === "truncate"
+                ? truncate([relId])
+                : insert(relId, row)
+        return { relation: shapeOf(relId, version), message }
+      })
+    }))
+  })
+
+/**
+ * What an inbound connector makes of a history: it restarts now and then, in the middle of a transaction or between
+ * two, goes back some transactions, sends everything from there again, and describes each table anew.
+ */
+export const logOf = (
+  history: ReadonlyArray<SourceTransaction>,
+  choose: (n: number) => number
+): Array<MessageFixture> => {
+  const log: Array<MessageFixture> = []
+  let described = new Map<number, Relation>()
+  let restarts = 4
+  for (let i = 0; i < history.length; i++) {
+    const { changes, finalLsn, timestamp, xid } = history[i]!
+    const messages = [begin(finalLsn, { timestamp, xid })]
+    if (choose(8) === 0) messages.push(origin(finalLsn, "elsewhere"))
+    for (const { message, relation: shape } of changes) {
+      if (described.get(shape.id)?.columns.length !== shape.columns.length) messages.push(relation(shape))
+      described.set(shape.id, shape)
+      messages.push(message)
+    }
+    messages.push(commit(finalLsn, { timestamp }))
+    const isBrokenOff = restarts > 0 && choose(3) === 0
+    log.push(...messages.slice(0, isBrokenOff ? 1 + choose(messages.length) : messages.length))
+    if (isBrokenOff) {
+      restarts--
+      described = new Map()
+      i = Math.max(-1, i - 1 - choose(3))
+    }
+  }
+  return log
+}
+
+/** A source of small choices from the numbers that fast-check shrinks. */
+export const chooser = (entropy: ReadonlyArray<number>) => {
+  let at = 0
+  return (n: number) => (entropy[at++ % entropy.length]! + Math.floor(at / entropy.length)) % n
+}
+export const arbitraryEntropy = fc.array(fc.nat(), { minLength: 10, maxLength: 60 })
