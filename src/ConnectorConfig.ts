@@ -289,10 +289,21 @@ const renames = names(
   (from, to) => from.includes(".") === to.includes(".")
 )
 
+const decode = Option.liftThrowable(decodeURIComponent)
+
+/** What the driver would refuse only when it connects, and then look like a target that is down. */
 const isTarget = (value: string): boolean => {
   if (!URL.canParse(value)) return false
-  const { protocol, hostname, searchParams } = new URL(value)
-  return ["postgres:", "postgresql:"].includes(protocol) && (hostname !== "" || searchParams.has("host"))
+  const { hostname, password, pathname, protocol, searchParams, username } = new URL(value)
+  const isNatural = (name: string, maximum: number) =>
+    searchParams.getAll(name).every((text) => /^\d+$/.test(text) && Number(text) <= maximum)
+  return (
+    ["postgres:", "postgresql:"].includes(protocol) &&
+    (hostname !== "" || searchParams.has("host")) &&
+    [hostname, password, pathname, username].every((part) => Option.isSome(decode(part))) &&
+    isNatural("port", 65_535) &&
+    isNatural("connect_timeout", 2_147_483)
+  )
 }
 
 const databaseUrl = {

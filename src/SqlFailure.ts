@@ -41,7 +41,8 @@ const retryable: ReadonlySet<SqlFailureClass> = new Set([
 
 const remedies: { readonly [Class in SqlFailureClass]: string } = {
   connection: "check that the target runs and can be reached; the connector tries again",
-  authentication: "check user, password and database of the target's URL, and the server's pg_hba.conf",
+  authentication:
+    "check user, password and database of the target's URL, and the server's pg_hba.conf; a server that demands encryption needs sslmode=require",
   tls: "check sslmode and sslrootcert (or target.ca-file), and the server's certificate",
   serialization: "none needed: the connector applies the group again",
   lock: "another session holds a lock on the table: see pg_locks in the target; the connector tries again",
@@ -165,11 +166,11 @@ const system: { readonly [code: string]: Condition } = {
   ENOENT: { name: "no such socket", class: "connection" },
   CERT_HAS_EXPIRED: { name: "the server's certificate has expired", class: "tls" },
   CERT_NOT_YET_VALID: { name: "the server's certificate is not valid yet", class: "tls" },
-  DEPTH_ZERO_SELF_SIGNED_CERT: { name: "the server's certificate is self-signed", class: "tls" },
   ERR_TLS_CERT_ALTNAME_INVALID: { name: "the server's certificate is for another host", class: "tls" }
 }
 
 /** Names that OpenSSL and Node give to what is wrong with a certificate or a handshake. */
+const isUntrusted = (code: string) => /^UNABLE_TO_(?:GET_ISSUER|VERIFY)|SELF_SIGNED/.test(code)
 const isTlsCode = (code: string) => /CERT|^UNABLE_TO_|^ERR_(?:SSL|TLS|OSSL)|^EPROTO$|^HOSTNAME_MISMATCH$/.test(code)
 
 /** A SQLSTATE always has a digit; `EPIPE` has its length but none. */
@@ -214,6 +215,9 @@ export class SqlFailure extends Schema.TaggedError<SqlFailure>()("SqlFailure", {
 const conditionOf = (error: SqlError, code: string | undefined): Condition => {
   if (code !== undefined && isSqlState(code)) return conditions[code] ?? families[code.slice(0, 2)] ?? unknown
   if (code !== undefined && Object.hasOwn(system, code)) return system[code]
+  if (code !== undefined && isUntrusted(code)) {
+    return { name: "the server's certificate is not signed by a trusted authority", class: "tls" }
+  }
   if (code !== undefined && isTlsCode(code)) return { name: "TLS could not be agreed upon", class: "tls" }
   // The driver's own findings come without a code.
   if (error.reason.message?.endsWith("Server refused TLS") === true) {

@@ -117,7 +117,9 @@ describe("ConnectorConfig", () => {
         "postgres://role:s3cr3t@[/db",
         "mysql://role:s3cr3t@host/db",
         "s3cr3t",
-        "postgres:///s3cr3t"
+        "postgres:///s3cr3t",
+        "postgres://role:s3cr3t%@host",
+        "postgres://h/s3cr3t?port=x"
       ]) {
         const error = yield* refused({ url })
         assert.match(error.message, /^parameters\.url: expected a URL such as postgresql:/)

@@ -1,0 +1,152 @@
+import { NodeFileSystem } from "@effect/platform-node"
+import { assert, layer } from "@effect/vitest"
+import { Context, Effect, FileSystem, Layer, Redacted } from "effect"
+import { SqlClient } from "effect/sql"
+import { generate } from "selfsigned"
+import * as Target from "../../../layers/postgres/Target.ts"
+import { ConnectorConfig, fromObject } from "../../../src/ConnectorConfig.ts"
+import * as SqlFailure from "../../../src/SqlFailure.ts"
+import { TestPostgres } from "../../postgres.ts"
+
+interface Pair {
+  readonly key: string
+  readonly cert: string
+}
+
+const certificate = (name: string, authority?: Pair, notAfterDate?: Date) =>
+  Effect.promise(() =>
+    generate([{ name: "commonName", value: name }], {
+      keyType: "ec",
+      algorithm: "sha256",
+      ...(notAfterDate === undefined ? {} : { notBeforeDate: new Date(0), notAfterDate }),
+      ...(authority === undefined
+        ? { extensions: [{ name: "basicConstraints", cA: true, critical: true }] }
+        : {
+            ca: authority,
+            extensions: [
+              {
+                name: "subjectAltName",
+                altNames: name === "127.0.0.1" ? [{ type: 7, ip: name }] : [{ type: 2, value: name }]
+              }
+            ]
+          })
+    })
+  ).pipe(Effect.map((pems): Pair => ({ key: pems.private, cert: pems.cert })))
+
+/** The server writes the file itself, so that it owns the key and no one else may read it. */
+const install = Effect.fnUntraced(function* (files: { readonly [name: string]: string }) {
+  const database = yield* TestPostgres.database
+  for (const [name, text] of Object.entries(files)) {
+    yield* database.query(
+      `COPY (SELECT unnest(string_to_array('${text.trim()}', E'\n'))) TO PROGRAM 'umask 077; cat > ${name}'`
+    )
+  }
+  for (const [setting, name] of [
+    ["ssl_cert_file", "server.crt"],
+    ["ssl_key_file", "server.key"],
+    ["ssl_ca_file", "clients.crt"]
+  ]) {
+    yield* database.query(`ALTER SYSTEM SET ${setting} = '${name}'`)
+  }
+  yield* database.query("ALTER SYSTEM SET ssl = on")
+  // A restart, because a reload reaches new sessions only some time later.
+  const { server } = yield* TestPostgres
+  yield* server.stop("fast")
+  yield* server.start
+})
+
+const session = (parameters: { readonly [name: string]: string }, target: { readonly [name: string]: string } = {}) =>
+  Effect.gen(function* () {
+    const { server } = yield* TestPostgres
+    const url = new URL(Redacted.value(server.url()))
+    for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value)
+    const context = yield* Layer.build(
+      Target.layer.pipe(Layer.provide(ConnectorConfig.layerFrom([fromObject({ topic: "t", url: url.href, target })])))
+    )
+    const sql = Context.get(context, SqlClient.SqlClient)
+    const [row] = yield* sql<{ ssl: boolean; client: string | null; name: string }>`
+      SELECT ssl, client_dn AS client, current_setting('application_name') AS name
+      FROM pg_stat_ssl WHERE pid = pg_backend_pid()
+    `
+    return row
+  }).pipe(Effect.scoped, SqlFailure.typed)
+
+const refusal = (parameters: { readonly [name: string]: string }, target?: { readonly [name: string]: string }) =>
+  session(parameters, target).pipe(
+    Effect.flip,
+    Effect.map((error) => ({ message: error.message, isRetryable: error.isRetryable }))
+  )
+
+layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) => {
+  it.effect("proves as much of the server as sslmode asks for", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* fs.makeTempDirectoryScoped()
+      const save = (name: string, text: string) =>
+        Effect.as(fs.writeFileString(`${folder}/${name}`, text), `${folder}/${name}`)
+      const authority = yield* certificate("Authority")
+      const stranger = yield* certificate("Stranger")
+      const here = yield* certificate("127.0.0.1", authority)
+      const client = yield* certificate("postgres", authority)
+      const ca = yield* save("ca.crt", authority.cert)
+      const otherCa = yield* save("other.crt", stranger.cert)
+      const sslcert = yield* save("client.crt", client.cert)
+      const sslkey = yield* save("client.key", client.key)
+
+      assert.deepStrictEqual(yield* session({}), { ssl: false, client: null, name: "fluvio-postgres-sink" })
+      assert.deepStrictEqual(yield* refusal({ sslmode: "require" }), {
+        message: "the server does not offer TLS",
+        isRetryable: false
+      })
+
+      yield* install({ "server.crt": here.cert, "server.key": here.key, "clients.crt": authority.cert })
+      assert.isFalse((yield* session({ sslmode: "disable" })).ssl)
+      assert.isTrue((yield* session({ sslmode: "require" })).ssl)
+      assert.isTrue((yield* session({ sslmode: "verify-full", sslrootcert: ca })).ssl)
+      assert.isTrue((yield* session({ sslmode: "verify-ca" }, { "ca-file": ca })).ssl)
+      assert.isTrue((yield* session({}, { "ca-file": ca })).ssl)
+      assert.deepStrictEqual(yield* session({ sslmode: "require", sslcert, sslkey, application_name: "mine" }), {
+        ssl: true,
+        client: "/CN=postgres",
+        name: "mine"
+      })
+      const unknown = { message: "the server's certificate is not signed by a trusted authority", isRetryable: false }
+      assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full" }), unknown)
+      assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: otherCa }), unknown)
+      assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslrootcert: otherCa }), unknown)
+
+      const elsewhere = yield* certificate("db.example.org", authority)
+      yield* install({ "server.crt": elsewhere.cert, "server.key": elsewhere.key })
+      assert.isTrue((yield* session({ sslmode: "verify-ca", sslrootcert: ca })).ssl)
+      assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full", sslrootcert: ca }), {
+        message: "the server's certificate is for another host",
+        isRetryable: false
+      })
+
+      const expired = yield* certificate("127.0.0.1", authority, new Date(86_400_000))
+      yield* install({ "server.crt": expired.cert, "server.key": expired.key })
+      assert.isTrue((yield* session({ sslmode: "require" })).ssl)
+      assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: ca }), {
+        message: "the server's certificate has expired",
+        isRetryable: false
+      })
+    })
+  )
+
+  it.effect("refuses what it cannot read or does not know, before it connects", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(
+        (yield* refusal({ sslmode: "full" })).message,
+        "url (sslmode): expected one of disable, allow, prefer, require, verify-ca, verify-full"
+      )
+      assert.strictEqual(
+        (yield* refusal({}, { "ca-file": "/absent/ca.crt" })).message,
+        "target.ca-file: the file /absent/ca.crt cannot be read"
+      )
+      assert.strictEqual(
+        (yield* refusal({ sslrootcert: "/absent/ca.crt" })).message,
+        "url (sslrootcert): the file /absent/ca.crt cannot be read"
+      )
+    })
+  )
+})
