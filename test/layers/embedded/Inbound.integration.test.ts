@@ -360,6 +360,8 @@ layer(TestPostgres.layer())("Inbound", (it) => {
   it.effect("tells PostgreSQL of a transaction only after the topic has taken it", () =>
     Effect.gen(function* () {
       const { database, inbound, slot, confirmed } = yield* source
+      // The server asks how far we are after half of this time without an answer.
+      yield* database.query(`ALTER DATABASE ${database.name} SET wal_sender_timeout = '2s'`)
       yield* database.query("CREATE TABLE t (id int)")
       const arrived = yield* Deferred.make<void>()
       const mayPass = yield* Deferred.make<void>()
@@ -369,15 +371,34 @@ layer(TestPostgres.layer())("Inbound", (it) => {
       const before = yield* scalar(database, "SELECT pg_current_wal_flush_lsn()")
       yield* database.query("INSERT INTO t VALUES (1)")
       yield* Deferred.await(arrived)
-      // The server asks how far we are whenever it has caught up with its own WAL; the answer must not be too early.
+      const since = yield* scalar(database, "SELECT clock_timestamp()")
       yield* until(
         database,
-        `SELECT sent_lsn > '${before}' AND reply_time IS NOT NULL FROM pg_stat_replication WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '${slot}')`
+        `SELECT reply_time > '${since}' FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = '${slot}'`
       )
       const isEarly = `SELECT confirmed_flush_lsn > '${before}' FROM pg_replication_slots WHERE slot_name = '${slot}'`
       assert.strictEqual(yield* scalar(database, isEarly), "f")
       yield* Deferred.succeed(mayPass, undefined)
       yield* confirmed
+    })
+  )
+
+  it.effect("tells PostgreSQL of a transaction while a larger one is under way", () =>
+    Effect.gen(function* () {
+      const { database, inbound, slot } = yield* source
+      yield* database.query("CREATE TABLE t (id int, note text)")
+      yield* database.query("INSERT INTO t VALUES (0)")
+      const small = yield* scalar(database, "SELECT pg_current_wal_flush_lsn()")
+      yield* database.query("INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 30000) AS i")
+      let hasCommit = false
+      const send: Inbound.Send<never, never> = (values) =>
+        Effect.suspend(() => {
+          if (hasCommit) return Effect.never
+          hasCommit = values.some((value) => Buffer.from(value).includes('"type":"commit"'))
+          return Effect.void
+        })
+      const isConfirmed = `SELECT confirmed_flush_lsn >= '${small}' FROM pg_replication_slots WHERE slot_name = '${slot}'`
+      yield* Effect.raceFirst(inbound.run(send), until(database, isConfirmed))
     })
   )
 
