@@ -33,7 +33,7 @@ import { BatchCorrupt, type Batches, decodeRecords, findBatches } from "./Record
 export interface WireConsumerOptions extends ClusterOptions {
   readonly topic: string
   readonly partition: number
-  /** Most bytes asked for in one response; 4 MiB. About two responses are in memory at a time. */
+  /** Most bytes asked for in one response; 1 MiB. About two responses are in memory at a time. */
   readonly maxBytes?: number | undefined
   /** A batch that does not fit into a response makes `maxBytes` grow up to this; 64 MiB. */
   readonly maxBatchBytes?: number | undefined
@@ -45,7 +45,7 @@ export interface WireConsumerOptions extends ClusterOptions {
 
 const mebibyte = 1024 * 1024
 
-/** About how many bytes of values make up one element of the stream, unless a single batch holds more. */
+/** Most bytes in one element of the stream, unless a single batch holds more; compressed ones may inflate beyond it. */
 const chunkBytes = mebibyte
 
 /** Room in a frame for what surrounds the batches. */
@@ -158,11 +158,12 @@ class Batcher {
   take(): Records | undefined {
     const records: Array<FluvioRecord> = []
     let size = 0
-    while (size < chunkBytes) {
-      const batch = this.batches[this.index++]
-      if (batch === undefined) {
+    for (;;) {
+      const batch = this.batches[this.index]
+      if (batch === undefined || (records.length > 0 && size + batch.end - batch.start > chunkBytes)) {
         break
       }
+      this.index++
       if (batch.lastOffset < this.next) {
         continue
       }
@@ -364,7 +365,7 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
 /** The service for one partition. A connection is made when a stream is run or the bounds are asked for, not before. */
 export const make = (options: WireConsumerOptions): FluvioConsumer["Service"] => {
   const { maxBatchBytes, maxBytes, partition, probeInterval, timeout, topic, ...cluster } = options
-  const most = maxBytes ?? 4 * mebibyte
+  const most = maxBytes ?? mebibyte
   const settings: Settings = {
     place: { topic, partition },
     cluster,
