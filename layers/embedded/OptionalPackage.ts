@@ -19,5 +19,9 @@ export class PackageMissing extends Schema.TaggedError<PackageMissing>()("Packag
 export const load = <A>(name: string, importer: () => Promise<A>): Effect.Effect<A, PackageMissing> =>
   Effect.tryPromise({
     try: importer,
-    catch: (cause) => new PackageMissing({ name, reason: cause instanceof Error ? cause.message : String(cause) })
+    catch: (cause) => {
+      // The lines behind the first are the path on which it was looked for.
+      const [reason = ""] = (cause instanceof Error ? cause.message : String(cause)).split("\n")
+      return new PackageMissing({ name, reason })
+    }
   })

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { chmod, mkdtemp, readdir, rm } from "node:fs/promises"
-import { connect as dial } from "node:net"
+import { connect as dial, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -77,6 +77,20 @@ layer(TestPostgres.layer({ settings: { work_mem: "5MB" } }))("Postgres", (it) =>
       yield* server.stop("immediate")
       yield* server.stop("immediate")
       yield* server.kill
+      yield* server.start
+      assert.isTrue(yield* isOpen(server.port))
+    })
+  )
+
+  it.effect("says that its port was taken while it was stopped, and starts when it is free again", () =>
+    Effect.gen(function* () {
+      const { server } = yield* TestPostgres
+      yield* server.stop("fast")
+      const thief = createServer().listen(server.port, "127.0.0.1")
+      yield* Effect.promise(() => once(thief, "listening"))
+      const error = yield* Effect.flip(server.start)
+      assert.include(error.message, "Address already in use")
+      yield* Effect.promise(() => once(thief.close(), "close"))
       yield* server.start
       assert.isTrue(yield* isOpen(server.port))
     })
