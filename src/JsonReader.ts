@@ -392,8 +392,9 @@ export class JsonReader {
 
   /** Any JSON number as it is written. */
   numberText(): string {
-    const start = (this.peek(), this.pos)
-    let pos = this.ahead(0) === Minus ? start + 1 : start
+    const isNegative = this.peek() === Minus
+    const start = this.pos
+    let pos = isNegative ? start + 1 : start
     const whole = pos
     pos = this.pastDigits(pos)
     if (pos - whole > 1 && this.bytes[whole] === Zero) this.refuse("invalid JSON")

@@ -655,7 +655,6 @@ class EventReader extends JsonReader {
       return name === "UnchangedToast" ? undefined : this.refuse("unknown cell tag")
     }
     this.open(OpenBrace)
-    this.another(0, CloseBrace)
     const first = this.ahead(1)
     const cell = this.taggedCell(this.key(tagByCharacter[first === LetterI ? this.ahead(4) : first]))
     if (this.another(1, CloseBrace)) this.refuse("unexpected value")

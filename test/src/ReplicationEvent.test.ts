@@ -403,6 +403,18 @@ describe("decode", () => {
       assertRefused(json, reason, path)
     })
 
+    it("numbers of any length", () => {
+      const digits = "9".repeat(30)
+      assertRefused(envelope(`{"type":"begin","final_lsn":${digits},"timestamp":2,"xid":1}`), "number out of range")
+      assertRefused(envelope(`{"type":"begin","final_lsn":1,"timestamp":${digits},"xid":1}`), "number out of range")
+      assertRefused(envelope(`{"type":"begin","final_lsn":1,"timestamp":2,"xid":${digits}}`), "number out of range")
+    })
+
+    it("a record without naming the relation of the one before", () => {
+      decodeJson(insertJson(`{"Int4":1}`))
+      assert.strictEqual(refusal(() => decodeJson(`{`)).relId, undefined)
+    })
+
     it("bytes that are not UTF-8", () => {
       const value = new TextEncoder().encode(insertJson(`{"String":"x"}`))
       value[value.indexOf("x".charCodeAt(0))] = 0xff

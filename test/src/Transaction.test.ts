@@ -243,6 +243,11 @@ describe("Assembler", () => {
     }
   })
 
+  it("counts a shape described outside Begin and Commit from there on", () => {
+    const pieces = assemble([Events.relation(grown), Events.relation(grown), Events.insert(pets.id, grownRow(1))])
+    assert.deepStrictEqual(typesOf(pieces), ["relation", "insert"])
+  })
+
   describe("when the source broke off", () => {
     it("drops the open transaction and takes the repeat", () => {
       const pieces = assemble([
@@ -344,6 +349,27 @@ describe("Assembler", () => {
       )
       assert.deepStrictEqual(typesOf(pieces), ["relation", "insert"])
       assert.deepStrictEqual(insertedIds(pieces), ["2"])
+    })
+
+    it("does not turn back a shape that changed since", () => {
+      const pieces = assemble(
+        [
+          ...again,
+          Events.begin(400, { timestamp: 10n }),
+          Events.relation(grown),
+          Events.insert(pets.id, grownRow(2)),
+          Events.commit(400)
+        ],
+        {
+          catalogue: { relations: [{ relation: grown, offset: Events.offset(8) }], types: [] },
+          position: positionAt(9, 300, 9n)
+        },
+        10
+      )
+      assert.deepStrictEqual(
+        pieces.map((piece) => piece.changes.map((change) => change.type)),
+        [[], ["insert"]]
+      )
     })
 
     it("asks nothing of its rows", () => {
