@@ -44,6 +44,7 @@ interface Setting<out A> {
   readonly environment: string | undefined
   readonly shorthand: Shorthand | undefined
   readonly isFileOnly: boolean
+  readonly isList: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
 }
@@ -62,6 +63,7 @@ interface Kind<A> {
   readonly entries?: ReadonlyArray<ReadonlyArray<string>>
   /** A nested map has no form as plain text. */
   readonly isFileOnly?: boolean
+  readonly isList?: boolean
 }
 
 interface About {
@@ -88,6 +90,7 @@ const make = <A>(
   environment: about.environment,
   shorthand: about.shorthand,
   isFileOnly: kind.isFileOnly ?? false,
+  isList: kind.isList ?? false,
   entries: kind.entries
 })
 
@@ -232,7 +235,8 @@ const list = (item: Schema.Codec<string>, expects: string): Kind<ReadonlyArray<s
       (value) => value.join(",")
     )
   ]),
-  expects
+  expects,
+  isList: true
 })
 
 const TableName = Schema.String.check(Schema.isPattern(/^[^.]+\.[^.].*$/s))
@@ -449,6 +453,8 @@ export interface SettingInfo {
   readonly default: string | undefined
   readonly isRequired: boolean
   readonly shorthand: Shorthand | undefined
+  readonly isList: boolean
+  /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
 }
 
@@ -458,7 +464,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
   Object.entries(section).flatMap(([name, node]) => {
     const path = [...parent, Text.kebabCase(name)]
     if (!isSetting(node)) return rows(node, path)
-    const { flag, description, expects, isRequired, shorthand, entries } = node
+    const { flag, description, expects, isList, isRequired, shorthand, entries } = node
     const environment = node.isFileOnly ? undefined : (node.environment ?? environmentName(path))
     return {
       path,
@@ -470,6 +476,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
       default: node.default,
       isRequired,
       shorthand,
+      isList,
       entries
     }
   })
@@ -570,11 +577,11 @@ const describe = Effect.fnUntraced(function* (error: Config.ConfigError, sources
       })
     }
   }
-  const ways = [row?.flag === undefined ? [] : `--${row.flag}`, row?.environment ?? []].flat()
+  const ways = [...new Set(sources.toReversed().map((source) => source.nameOf(path)))]
   return new ConnectorConfigError({
     key: path.join("."),
     reason: `is required: ${expects}`,
-    remedy: `set ${path.join(".")} in the configuration file${ways.map((way) => `, or ${way}`).join("")}`
+    remedy: `set ${ways.join(", or ")}`
   })
 })
 

@@ -1,0 +1,246 @@
+import { NodeFileSystem } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import * as ConfigFile from "../../layers/ConfigFile.ts"
+import * as ConnectorConfig from "../../src/ConnectorConfig.ts"
+
+const variables = { MY_URL: "postgresql://role:s3cr3t@host/db", PASSWORD: "s3cr3t" }
+
+const read = (text: string, more: { readonly [name: string]: string } = variables) =>
+  ConfigFile.parse(text, "connector.yaml", more).pipe(
+    Effect.flatMap((file) => ConnectorConfig.parse([ConnectorConfig.fromEnvironment(more), file]))
+  )
+
+/** The one message; whatever is wrong, it never shows the password. */
+const refusal = (text: string) =>
+  Effect.map(Effect.flip(read(text)), (error) => {
+    assert.notInclude(JSON.stringify(error) + error.message + error.remedy + (error.stack ?? ""), "s3cr3t")
+    return error.message
+  })
+
+const minimal = `
+topic: orders
+parameters:
+  url: postgresql://role:s3cr3t@host/db
+`
+
+describe("ConfigFile", () => {
+  it.effect("takes the original's file as it is", () =>
+    Effect.gen(function* () {
+      const byParameter = yield* read(`
+version: 0.1.0
+name: my-postgres-sink
+type: postgres-sink
+topic: postgres-topic
+parameters:
+  url: postgres://postgres:mysecretpassword@localhost:5432
+`)
+      assert.strictEqual(byParameter.name, "my-postgres-sink")
+      assert.strictEqual(byParameter.topic, "postgres-topic")
+      assert.strictEqual(Redacted.value(byParameter.url), "postgres://postgres:mysecretpassword@localhost:5432")
+
+      const bySecret = `
+version: 0.1.0
+name: my-postgres-sink
+type: postgres-sink
+topic: postgres-topic
+secrets:
+  FLUVIO_PG_DATABASE_URL: postgres://postgres:mysecretpassword@localhost:5432
+`
+      assert.strictEqual(
+        Redacted.value((yield* read(bySecret)).url),
+        "postgres://postgres:mysecretpassword@localhost:5432"
+      )
+      assert.strictEqual(
+        Redacted.value((yield* read(bySecret, { FLUVIO_PG_DATABASE_URL: "postgres://other" })).url),
+        "postgres://other"
+      )
+    })
+  )
+
+  it.effect("takes today's form, with secrets from the environment", () =>
+    Effect.gen(function* () {
+      const config = yield* read(
+        `
+apiVersion: 0.1.0
+meta:
+  version: 0.3.1
+  name: sink
+  type: postgres-sink
+  topic: orders
+  secrets:
+    - name: PASSWORD
+  consumer:
+    partition: 3
+    max_bytes: 1 MB
+transforms: []
+postgres-sink:
+  url: "postgresql://role:\${{ secrets.PASSWORD }}@host/db"
+  group: { rows: 5_0 }
+`.replace("5_0", "50")
+      )
+      assert.strictEqual(Redacted.value(config.url), "postgresql://role:s3cr3t@host/db")
+      assert.strictEqual(config.partition, 3)
+      assert.strictEqual(config.consumer.maxBytes, 1_000_000)
+      assert.strictEqual(config.group.rows, 50)
+      const topic = yield* read(`
+apiVersion: 0.2.0
+meta: { name: sink, type: postgres-sink, topic: { meta: { name: orders } }, consumer: { partition: [0] } }
+parameters: { url: "\${{secrets.MY_URL}}" }
+`)
+      assert.strictEqual(topic.topic, "orders")
+    })
+  )
+
+  it.effect("reads every kind of value, as text and unrounded", () =>
+    Effect.gen(function* () {
+      const config = yield* read(`${minimal}
+  float-null: null
+  on-error: quarantine
+  accept-epoch: 9007199254740991
+  target: { synchronous-commit: on, prepare: false, lock: none }
+  consumer: { endpoint: "localhost:9003" }
+  types: { 16401: text, mood: public.mood }
+  tables:
+    include: [public.*, &t sales.orders]
+    exclude: [*t]
+    columns:
+      public.orders: { exclude: [note] }
+    map: { sales: archive }
+`)
+      assert.strictEqual(config.floatNull, "null")
+      assert.strictEqual(config.onError.decode, "quarantine")
+      assert.strictEqual(config.acceptEpoch, Number.MAX_SAFE_INTEGER)
+      assert.deepInclude(config.target, { synchronousCommit: "on", prepare: false, lock: "none" })
+      assert.strictEqual(config.consumer.endpoint, "localhost:9003")
+      assert.deepStrictEqual(config.types, { 16401: "text", mood: "public.mood" })
+      assert.deepStrictEqual(config.tables, {
+        include: ["public.*", "sales.orders"],
+        exclude: ["sales.orders"],
+        columns: { "public.orders": { exclude: ["note"] } },
+        map: { sales: "archive" }
+      })
+    })
+  )
+
+  it.effect("refuses unknown keys, and suggests what was meant", () =>
+    Effect.gen(function* () {
+      const cases = {
+        [`${minimal}  gruop: { rows: 1 }`]: "parameters.gruop: is not a known key; did you mean parameters.group?",
+        [`${minimal}  group: { row: 1 }`]:
+          "parameters.group.row: is not a known key; did you mean parameters.group.rows?",
+        [`${minimal}  endpoint: x`]:
+          "parameters.endpoint: is not a known key; did you mean parameters.consumer.endpoint?",
+        [`${minimal}group: { rows: 1 }`]: "group: is not a known key; did you mean parameters.group?",
+        [`${minimal}topics: x`]: "topics: is not a known key; did you mean topic?",
+        [`${minimal}wholly-different: x`]: "wholly-different: is not a known key",
+        [`${minimal}  tables: { columns: { a.b: { includes: [x] } } }`]:
+          "parameters.tables.columns.a.b.includes: is not a known key; did you mean parameters.tables.columns.a.b.include?",
+        [`${minimal}  topic: x`]: "parameters.topic: is not a known key",
+        [`${minimal}  __proto__: { rows: 1 }`]: "parameters.__proto__: is not a known key",
+        "meta: { topics: x }": "meta.topics: is not a known key; did you mean meta.topic?"
+      }
+      for (const [text, message] of Object.entries(cases)) assert.strictEqual(yield* refusal(text), message)
+    })
+  )
+
+  it.effect("refuses values of the wrong shape, by the name that the file gives them", () =>
+    Effect.gen(function* () {
+      const cases = {
+        [`${minimal}  group: 5`]: /^parameters\.group: expected keys below it: rows, bytes, window, transactions$/,
+        [`${minimal}  group:`]: /^parameters\.group: expected keys below it/,
+        [`${minimal}  group: { rows: [1] }`]: /^parameters\.group\.rows: expected a whole number/,
+        [`${minimal}  group: { rows: { a: 1 } }`]: /^parameters\.group\.rows: expected a whole number/,
+        [`${minimal}  group: { rows: }`]: /^parameters\.group\.rows: has no value$/,
+        [`${minimal}  group: { rows: "" }`]: /^parameters\.group\.rows: has no value$/,
+        [`${minimal}  group: { rows: 0 }`]: /^parameters\.group\.rows: expected a whole number from 1 on$/,
+        [`${minimal}  group: { rows: 0x10 }`]: /^parameters\.group\.rows: expected a whole number from 1 on$/,
+        [`${minimal}  tables: { include: { a: b } }`]: /^parameters\.tables\.include: expected names/,
+        [`${minimal}  types: [a]`]: /^parameters\.types: expected/,
+        [`${minimal}  on-error: [halt]`]: /^parameters\.on-error: expected keys below it/,
+        "topic: [a]\nparameters: { url: x }": /^topic: expected one plain value$/,
+        "topic:\nparameters: { url: x }": /^topic: expected one plain value$/,
+        "topic: a\nparameters: { url: 's3cr3t' }": /^parameters\.url: expected a URL/,
+        "topic: a\nsecrets: { FLUVIO_PG_DATABASE_URL: 's3cr3t' }": /^secrets\.FLUVIO_PG_DATABASE_URL: expected a URL/,
+        "meta: { topic: a, consumer: { max-bytes: s3cr3t } }\nparameters: { url: 'postgres://h' }":
+          /^meta\.consumer\.max-bytes: expected a size/,
+        "topic: a": /^url: is required/,
+        "meta: { name: a }\nparameters: { url: 'postgres://h' }": /^topic: is required/,
+        "- a": /^connector\.yaml: expected keys and values at its top$/,
+        "": /^connector\.yaml: expected keys and values at its top$/
+      }
+      for (const [text, message] of Object.entries(cases)) assert.match(yield* refusal(text), message)
+      const missing = yield* Effect.flip(read("meta: { name: a }\nparameters: { url: 'postgres://h' }"))
+      assert.strictEqual(missing.remedy, "set meta.topic, or FLUVIO_PG_TOPIC")
+    })
+  )
+
+  it.effect("refuses what it would have to ignore", () =>
+    Effect.gen(function* () {
+      const cases = {
+        [`${minimal}type: postgres-source`]: /^type: expected postgres-sink$/,
+        [`${minimal}transforms: [{ uses: infinyon/jolt@0.1.0 }]`]: /^transforms: are not supported/,
+        [`${minimal}consumer: { id: a }`]: /^consumer\.id: is not supported/,
+        [`${minimal}consumer: { partition: all }`]: /^consumer\.partition: expected one partition/,
+        [`${minimal}consumer: { partition: [0, 1] }`]: /^consumer\.partition: expected one partition/,
+        [`${minimal}  partition: 1\nconsumer: { partition: 1 }`]:
+          /^parameters\.partition: is given as consumer\.partition/,
+        [`${minimal}postgres-sink: { url: x }`]: /^postgres-sink: is given beside parameters/,
+        "apiVersion: 9.0.0\nmeta: { topic: a }": /^apiVersion: expected 0\.1\.0 or 0\.2\.0$/,
+        "meta: { topic: a, producer: { linger: 1 } }": /^meta\.producer: belongs to a source$/,
+        "meta: { topic: a, consumer: { offset: { start: beginning } } }": /^meta\.consumer\.offset: is not supported/,
+        "meta: { topic: { meta: { name: a }, partition: { count: 2 } } }":
+          /^meta\.topic\.partition: is not a known key$/
+      }
+      for (const [text, message] of Object.entries(cases)) assert.match(yield* refusal(text), message)
+    })
+  )
+
+  it.effect("refuses secrets that are not there, and other expressions", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(
+        yield* refusal("topic: a\nparameters: { url: 'postgres://s3cr3t@${{ secrets.ABSENT }}' }"),
+        "parameters.url: the secret ABSENT is neither in the file nor in the environment"
+      )
+      assert.match(yield* refusal("topic: ${{ env.MY_URL }}"), /^topic: only \$\{\{ secrets\.NAME \}\}/)
+      assert.match(yield* refusal("topic: ${{ secrets.1X }}"), /^topic: only/)
+      const own = yield* read("topic: ${{ secrets.T }}\nsecrets: { T: orders }\nparameters: { url: 'postgres://h' }")
+      assert.strictEqual(own.topic, "orders")
+    })
+  )
+
+  it.effect("refuses bad YAML by line and column only", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(
+        yield* refusal("topic: a\nparameters:\n  url: s3cr3t\n  url: s3cr3t\n"),
+        "connector.yaml: a key is given twice, at line 4, column 3"
+      )
+      assert.match(
+        yield* refusal("topic: a\nparameters: { url: 's3cr3t }\n"),
+        /^connector\.yaml: this is not valid YAML, at line \d+, column \d+$/
+      )
+      assert.match(yield* refusal("topic: a\n---\ntopic: b"), /^connector\.yaml: this is not valid YAML, at line 2/)
+      assert.match(
+        yield* refusal("topic: !!js/function 's3cr3t'"),
+        /^connector\.yaml: this is not valid YAML, at line 1/
+      )
+      const levels = Array.from(
+        { length: 12 },
+        (_, i) =>
+          `l${i}: &l${i} [${Array(9)
+            .fill(`*l${i - 1}`)
+            .join(",")}]`
+      )
+      const bomb = ["l: &l-1 x", ...levels].join("\n")
+      assert.strictEqual(yield* refusal(bomb), "connector.yaml: its aliases unfold to too many values")
+      assert.match(yield* refusal("topic: &a [*a]"), /^connector\.yaml:/)
+    })
+  )
+
+  it.effect("names a file that cannot be read", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(ConfigFile.load("/absent/connector.yaml", {}))
+      assert.strictEqual(error.message, "/absent/connector.yaml: the configuration file cannot be read")
+    }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+})
