@@ -37,6 +37,7 @@ type Variables = { readonly [name: string]: string | undefined }
 
 /** More than any honest file has, and far less than aliases of aliases can unfold to. */
 const maximumNodes = 10_000
+const maximumDepth = 100
 
 /** Thrown inside this module only, where plain functions walk trees; `read` makes it a failure. */
 const refuse = (path: Path, reason: string, remedy = `correct ${path.join(".")}`): never => {
@@ -64,8 +65,9 @@ const parseYaml = (text: string, file: string): Section => {
   }
   let count = 0
   const convert = (node: unknown, path: Path): Tree => {
-    if (++count > maximumNodes)
+    if (++count > maximumNodes || path.length > maximumDepth) {
       return refuse([file], "its aliases unfold to too many values", "write it without aliases")
+    }
     const target: unknown = isAlias(node) ? (node as Alias).resolve(document) : node
     if (isMap(target)) {
       return Object.fromEntries(
