@@ -132,7 +132,7 @@ const keysOf = (route: Route) => {
 
 /** Types without an operator of equality (json, xml, point, …) are compared as the text they print. */
 const equals = (column: TargetColumn, left: string, right: string): string =>
-  column.hasEquality ? `${left} = ${right}` : `${left}::text = ${right}::text`
+  column.hasEquality ? `${left} ${column.equality ?? "="} ${right}` : `${left}::text = ${right}::text`
 
 const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   const { keys, offset, places, route, rows } = step

@@ -1,10 +1,6 @@
 /** Which relations and columns are applied, and under which names: the settings `tables.*` as functions. */
 import type { Relation } from "./Relation.ts"
-
-export interface TableName {
-  readonly schema: string
-  readonly name: string
-}
+import type { TableName } from "./TargetTable.ts"
 
 export interface MappingOptions {
   /** `schema.table` patterns with `*`; when given, everything else is left out. */

@@ -20,7 +20,7 @@ export interface Route {
   readonly lookup: Lookup
   /** Places in `columns` of the key, when `lookup` is `key`. */
   readonly key: ReadonlyArray<number>
-  /** A unique index of the target covers exactly the key. */
+  /** A unique index of the target, checked at once, covers exactly the key. */
   readonly isKeyUnique: boolean
 }
 
@@ -56,7 +56,8 @@ export const route = (
   const own = isFull && table.primaryKey !== undefined ? placesOf(table.primaryKey) : []
   const key = isFull ? (own.includes(-1) ? [] : own) : isIdentityRouted ? flagged : []
   const names = new Set(key.map((place) => columns[place].column.name))
-  const isKeyUnique = [table.primaryKey ?? [], ...table.uniqueKeys].some(
+  const primary = table.isPrimaryKeyDeferrable ? [] : (table.primaryKey ?? [])
+  const isKeyUnique = [primary, ...table.uniqueKeys].some(
     (unique) => unique.length > 0 && unique.length === names.size && unique.every((name) => names.has(name))
   )
   return { relation, table, columns, key, isKeyUnique, lookup: key.length > 0 ? "key" : isFull ? "image" : "none" }

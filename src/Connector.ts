@@ -1,0 +1,232 @@
+/** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
+import { Array, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Schema, Stream } from "effect"
+import type { SqlClient } from "effect/sql"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
+import { FluvioConsumer, type FluvioError, Offset, type Records } from "./FluvioConsumer.ts"
+import * as Group from "./Group.ts"
+import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
+import * as Sink from "./Sink.ts"
+import { Assembler, type Piece, type TransactionError } from "./Transaction.ts"
+
+/** Retention removed records that were not applied yet. */
+export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionGap", {
+  topic: Schema.String,
+  partition: Schema.Natural,
+  needed: Offset,
+  available: Offset
+}) {
+  readonly isRetryable = false
+  readonly remedy = "copy the tables from the source again, then set the position in fluvio.offset; nothing was skipped"
+  override get message() {
+    return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`
+  }
+}
+
+/** The record at the stored position is not the one that was applied. */
+export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceNotProved", {
+  topic: Schema.String,
+  partition: Schema.Natural,
+  offset: Offset
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the topic was re-created or this is another cluster: point the connector at the topic it was reading"
+  override get message() {
+    return `the record at offset ${this.offset} of ${this.topic}-${this.partition} is not the one that was applied there`
+  }
+}
+
+export type ConnectorError =
+  FluvioError | OffsetStoreError | Sink.SinkError | TransactionError | RetentionGap | PlaceNotProved
+
+const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
+  Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
+
+/** How many chunks are decoded ahead of the group in hand. */
+const chunksAhead = 4
+
+/** How long the position of empty transactions may wait for company. */
+const idle = Duration.seconds(1)
+
+/**
+ * Records from behind the position on, once the record *at* it has proved that this is the log that was applied. Only
+ * when retention has removed exactly that record and nothing behind it, the proof is waived with a warning.
+ */
+const provedRecords = (position: Position): Stream.Stream<Records, ConnectorError, FluvioConsumer> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const consumer = yield* FluvioConsumer
+      const { partition, topic } = consumer
+      const next = Offset.make(position.offset + 1)
+      let isProved = false
+      return consumer.records(position.offset).pipe(
+        Stream.mapEffect((records): Effect.Effect<ReadonlyArray<Records[number]>, PlaceNotProved> => {
+          if (isProved) return Effect.succeed(records)
+          isProved = true
+          // Without a checksum the position was set by hand: there is nothing to compare with.
+          return position.checksum === undefined || consumer.checksum(records[0].value) === position.checksum
+            ? Effect.succeed(records.slice(1))
+            : Effect.fail(new PlaceNotProved({ topic, partition, offset: position.offset }))
+        }),
+        Stream.filter(Array.isReadonlyArrayNonEmpty),
+        Stream.catchTag("OffsetEvicted", (evicted) =>
+          isProved || evicted.available !== next
+            ? Stream.fail(evicted)
+            : Stream.fromEffect(
+                Effect.logWarning(
+                  `Retention has removed the record at offset ${position.offset}: going on at ${next} without proof of place`
+                )
+              ).pipe(Stream.flatMap(() => consumer.records(next)))
+        )
+      )
+    })
+  )
+
+/** Where reading starts, once it is clear that nothing between the position and the log was lost. */
+const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: Stored) {
+  const consumer = yield* FluvioConsumer
+  const { partition, topic } = consumer
+  const bounds = yield* consumer.bounds
+  const needed = Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
+  if (bounds.start > needed) return yield* new RetentionGap({ topic, partition, needed, available: bounds.start })
+  yield* Effect.logInfo(
+    Option.isNone(position)
+      ? `Starting at the beginning of ${topic}-${partition}, which ends at offset ${bounds.end}`
+      : `Going on at offset ${needed} of ${topic}-${partition}, which ends at offset ${bounds.end}`
+  )
+  return {
+    first: bounds.start,
+    records: Option.isSome(position) && !isLegacy ? provedRecords(position.value) : consumer.records(needed)
+  }
+})
+
+/**
+ * The original connector kept no relations, and its offset may lie inside a transaction: the log before it is read once,
+ * without applying anything of it.
+ */
+const learn = Effect.fn("Connector.learn")(function* (assembler: Assembler, from: Offset, through: Offset) {
+  const consumer = yield* FluvioConsumer
+  yield* Effect.logInfo(`Taking over from the original connector: learning the relations up to offset ${through}`)
+  yield* consumer.records(from).pipe(
+    Stream.takeUntil((records) => records[records.length - 1].offset >= through),
+    Stream.runForEach((records) => {
+      const applied = records.filter((record) => record.offset <= through)
+      return Array.isReadonlyArrayNonEmpty(applied) ? push(assembler, applied) : Effect.void
+    })
+  )
+})
+
+/** Decodes and assembles in a fiber of its own, so that PostgreSQL and this process work at the same time. */
+const readAhead = Effect.fnUntraced(function* <E, R>(records: Stream.Stream<Records, E, R>, assembler: Assembler) {
+  const queue = yield* Queue.bounded<ReadonlyArray<Piece>, E | TransactionError>(chunksAhead)
+  yield* records.pipe(
+    Stream.mapEffect((chunk) => push(assembler, chunk)),
+    Stream.filter(Array.isReadonlyArrayNonEmpty),
+    Stream.runForEach((pieces) => Queue.offer(queue, pieces)),
+    Effect.onExit((exit) => (Exit.isFailure(exit) ? Queue.failCause(queue, exit.cause) : Effect.void)),
+    Effect.ignore,
+    Effect.forkScoped
+  )
+  return queue
+})
+
+/**
+ * The committed groups, one after the other, from the stored position on and without end. Running it again after a
+ * failure is the recovery: everything is found out anew.
+ */
+export const groups: Stream.Stream<
+  Sink.Applied,
+  ConnectorError,
+  ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore
+> = Stream.unwrap(
+  Effect.gen(function* () {
+    const config = yield* ConnectorConfig
+    const store = yield* OffsetStore
+    const stored = yield* store.load
+    const { first, records } = yield* start(stored)
+    const legacy = stored.isLegacy ? Option.getOrUndefined(stored.position)?.offset : undefined
+    const assembler = new Assembler({
+      position: stored.position,
+      catalogue: stored.catalogue,
+      appliedThrough: legacy,
+      maxBytes: config.group.bytes,
+      floatNull: config.floatNull,
+      acceptEpoch: config.acceptEpoch
+    })
+    if (legacy !== undefined) yield* learn(assembler, first, legacy)
+    const sink = yield* Sink.make(stored, assembler.learned)
+    const queue = yield* readAhead(records, assembler)
+
+    const waiting: Array<Piece> = []
+    let committedAt = yield* Clock.currentTimeMillis
+
+    const take = Effect.map(Queue.takeAll(queue), (chunks) => chunks.forEach((pieces) => waiting.push(...pieces)))
+    const takeWithin = (duration: Duration.Duration) => Effect.timeoutOption(take, duration)
+
+    /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
+    const gather = Effect.gen(function* () {
+      if (waiting.length === 0) yield* take
+      while (!waiting.some(hasWork) && waiting.length < config.group.rows) {
+        const left = committedAt + Duration.toMillis(idle) - (yield* Clock.currentTimeMillis)
+        if (left <= 0 || Option.isNone(yield* takeWithin(Duration.millis(left)))) return
+      }
+      if (Duration.isZero(config.group.window)) {
+        if (!Group.isFull(waiting, config.group) && (yield* Queue.size(queue)) > 0) yield* take
+        return
+      }
+      const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(config.group.window)
+      while (!Group.isFull(waiting, config.group)) {
+        const left = until - (yield* Clock.currentTimeMillis)
+        if (left <= 0 || Option.isNone(yield* takeWithin(Duration.millis(left)))) return
+      }
+    })
+
+    /** The next piece of a streamed transaction. */
+    const more = Effect.gen(function* () {
+      if (waiting.length === 0) yield* take
+      return waiting.shift() as Piece
+    })
+
+    const next: Effect.Effect<Sink.Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
+      function* () {
+        yield* gather
+        const group = waiting.splice(
+          0,
+          Group.sizeOf(waiting as unknown as Group.Group, config.group)
+        ) as unknown as Group.Group
+        // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
+        const applying = sink.apply(group, more)
+        const applied = yield* group[0].end === undefined ? applying : Effect.uninterruptible(applying)
+        committedAt = yield* Clock.currentTimeMillis
+        if (applied instanceof Sink.BrokenOff) {
+          waiting.unshift(applied.piece)
+          return yield* next
+        }
+        return applied
+      }
+    )
+    return Stream.fromEffectRepeat(next)
+  })
+)
+
+const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined
+
+/** Runs the connector for ever; `onApplied` is told of each committed group. Only a committed group resets the back-off. */
+export const run = <R>(onApplied: (applied: Sink.Applied) => Effect.Effect<void, never, R>) =>
+  Effect.gen(function* () {
+    const { retry } = yield* ConnectorConfig
+    const backOff = Schedule.min([Schedule.exponential(retry.min), Schedule.spaced(retry.max)]).pipe(
+      Schedule.jittered,
+      Schedule.upTo({ times: retry.times ?? Infinity }),
+      Schedule.setInputType<ConnectorError>(),
+      Schedule.while(({ input }) => input.isRetryable)
+    )
+    yield* groups.pipe(
+      Stream.tapError((error) =>
+        error.isRetryable ? Effect.logWarning(`${error.message}; trying again`) : Effect.void
+      ),
+      Stream.tap(onApplied),
+      Stream.retry(backOff),
+      Stream.runDrain
+    )
+  })

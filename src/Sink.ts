@@ -1,0 +1,459 @@
+/** A group of changes as one target transaction: statements, schema changes and position, or nothing at all. */
+import { Clock, Effect, Option, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import { NoIdentity, type Statement, statementOf } from "./ApplyPlan.ts"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
+import { FluvioConsumer, Offset } from "./FluvioConsumer.ts"
+import { type PlannedChange, fold, inOrder } from "./Fold.ts"
+import type { Group } from "./Group.ts"
+import * as Mapping from "./Mapping.ts"
+import {
+  type Catalogue,
+  Lsn,
+  OffsetStore,
+  type OffsetStoreError,
+  type Position,
+  type PositionConflict,
+  type Stored,
+  type StoredRelation,
+  type StoredType
+} from "./OffsetStore.ts"
+import type { Relation } from "./Relation.ts"
+import * as Router from "./Router.ts"
+import * as SchemaChange from "./SchemaChange.ts"
+import * as Session from "./Session.ts"
+import * as SqlFailure from "./SqlFailure.ts"
+import type { Change, End, Piece, RelationChange } from "./Transaction.ts"
+
+/** What one committed group did. */
+export interface Applied {
+  readonly position: Position
+  readonly transactions: number
+  /** Transactions that the source repeated and that were skipped whole. */
+  readonly duplicates: number
+  readonly changes: number
+  readonly records: number
+  readonly bytes: number
+  readonly statements: number
+  readonly schemaChanges: number
+  /** Updates and deletes whose row was missing and that were skipped. */
+  readonly missingRows: number
+  /** Inserts whose row was there already and that were skipped. */
+  readonly existingRows: number
+  /** Runs of changes whose folded plan was given up and that were replayed in order. */
+  readonly replays: number
+  /** Where the time went, in milliseconds. */
+  readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
+}
+
+/** The source broke a streamed transaction off and began again with `piece`; what was applied of it is rolled back. */
+export class BrokenOff {
+  readonly _tag = "BrokenOff"
+  readonly piece: Piece
+  constructor(piece: Piece) {
+    this.piece = piece
+  }
+}
+
+const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
+
+/** The target refused a statement. Nothing of the group was applied. */
+export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed", {
+  ...place,
+  failure: SqlFailure.SqlFailure
+}) {
+  get isRetryable() {
+    return this.failure.isRetryable
+  }
+  get remedy() {
+    return this.failure.remedy
+  }
+  override get message() {
+    return `${Router.describe(this)}: ${this.failure.message}`
+  }
+}
+
+/** Source and target disagree about a row. Nothing of the group was applied. */
+export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict", {
+  ...place,
+  kind: Schema.Literals(["update_missing", "delete_missing", "several_rows"]),
+  rows: Schema.Natural
+}) {
+  readonly isRetryable = false
+  get remedy() {
+    return this.kind === "several_rows"
+      ? "the key is not unique in the target: add the unique index that the source has"
+      : "repair the row in the target, or set `missing-row: skip`"
+  }
+  override get message() {
+    return `${Router.describe(this)}: conflict ${this.kind}, ${this.rows} rows touched instead of 1`
+  }
+}
+
+/** The stream does not say which row an update or delete means. */
+export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("IdentityMissing", place) {
+  readonly isRetryable = false
+  readonly remedy =
+    "give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key"
+  override get message() {
+    return `${Router.describe(this)}: the change carries no identity that the target can look up`
+  }
+}
+
+export type SinkError =
+  ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
+
+/** A folded run that did not do what it should: it is replayed in order, which is exact. */
+class FoldGivenUp {
+  readonly _tag = "FoldGivenUp"
+}
+
+type Mode = "folded" | "in-order"
+
+/** Two commits in a row, as what they did together. */
+const together = (first: Applied, second: Applied): Applied => ({
+  position: second.position,
+  transactions: first.transactions + second.transactions,
+  duplicates: first.duplicates + second.duplicates,
+  changes: first.changes + second.changes,
+  records: first.records + second.records,
+  bytes: first.bytes + second.bytes,
+  statements: first.statements + second.statements,
+  schemaChanges: first.schemaChanges + second.schemaChanges,
+  missingRows: first.missingRows + second.missingRows,
+  existingRows: first.existingRows + second.existingRows,
+  replays: first.replays + second.replays,
+  millis: {
+    plan: first.millis.plan + second.millis.plan,
+    execute: first.millis.execute + second.millis.execute,
+    commit: first.millis.commit + second.millis.commit
+  }
+})
+
+const tableOf = ({ name, namespace }: Relation): string => `${namespace}.${name}`
+
+/** What the stream taught with these changes, to be kept with the position. */
+const catalogueOf = (changes: ReadonlyArray<Change>): Catalogue => ({
+  relations: changes.flatMap((change) =>
+    change.type === "relation" ? [{ relation: change.relation, offset: change.offset }] : []
+  ),
+  types: changes.flatMap((change) =>
+    change.type === "type" ? [{ id: change.id, name: change.name, offset: change.offset }] : []
+  )
+})
+
+const rowsTouched = (result: unknown): number => (result as { readonly rowCount: number }).rowCount
+
+/** A refused value or constraint may be the fold's own doing: the order of the source decides. */
+const orInOrder = <A, E, R>(
+  attempt: (mode: Mode) => Effect.Effect<A, E, R>
+): Effect.Effect<A, Exclude<E, FoldGivenUp>, R> =>
+  attempt("folded").pipe(
+    Effect.catchIf(
+      (error) =>
+        error instanceof FoldGivenUp ||
+        (error instanceof ApplyFailed && ["constraint", "data"].includes(error.failure.class)),
+      () => attempt("in-order")
+    )
+  ) as Effect.Effect<A, Exclude<E, FoldGivenUp>, R>
+
+/** What an attempt did so far; thrown away with it. */
+class Tally {
+  changes = 0
+  statements = 0
+  schemaChanges = 0
+  missingRows = 0
+  existingRows = 0
+  replays = 0
+  plan = 0
+  execute = 0
+
+  add(other: Tally): void {
+    for (const key of Object.keys(other) as Array<Exclude<keyof Tally, "add">>) this[key] += other[key]
+  }
+}
+
+export interface Sink {
+  /**
+   * Applies a group and saves its position, in one target transaction. A group that is the first part of a large
+   * transaction takes the other parts from `more`, one by one.
+   */
+  readonly apply: <E, R>(
+    group: Group,
+    more: Effect.Effect<Piece, E, R>
+  ) => Effect.Effect<Applied | BrokenOff, SinkError | E, R | SqlClient.SqlClient | OffsetStore>
+  /** Triggers and foreign keys of the target are off while applying. */
+  readonly isReplica: boolean
+}
+
+/** `learned` is a catalogue that is not stored yet; it is saved with the first group. */
+export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: Catalogue) {
+  const config = yield* ConnectorConfig
+  const { checksum } = yield* FluvioConsumer
+  const session = yield* Session.make(config.target)
+  const mapping = Mapping.make(config.tables)
+  const router = Router.make(mapping)
+  const types = new Map([...stored.catalogue.types, ...learned.types].map(({ id, name }) => [id, name]))
+  let saved = stored.position
+  let unsaved = learned
+
+  /** Runs in a transaction of its own; whatever the router learned of a shape that was rolled back is forgotten. */
+  const transaction = <A, E, R>(body: Effect.Effect<A, E, R>) =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      return yield* sql.withTransaction(Effect.andThen(session.begin, body)).pipe(
+        SqlFailure.typed,
+        Effect.onError(() => Effect.sync(router.forget))
+      )
+    })
+
+  const execute = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined) {
+    const sql = yield* SqlClient.SqlClient
+    return yield* sql.unsafe(statement.text, statement.params).raw.pipe(
+      SqlFailure.typed,
+      Effect.map(rowsTouched),
+      Effect.mapError(
+        (failure) =>
+          new ApplyFailed({ table: tableOf(statement.route.relation), offset: statement.offset, commitLsn, failure })
+      )
+    )
+  })
+
+  /** The exact plan: what a statement touches is judged by the policies. */
+  const runInOrder = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
+    const touched = yield* execute(statement, commitLsn)
+    if (statement.rows === undefined || touched === statement.rows) return
+    if (statement.kind === "insert") {
+      tally.existingRows += 1
+      return
+    }
+    const conflict = (kind: RowConflict["kind"]) =>
+      new RowConflict({
+        table: tableOf(statement.route.relation),
+        offset: statement.offset,
+        commitLsn,
+        kind,
+        rows: touched
+      })
+    if (touched > 1) return yield* conflict("several_rows")
+    if (config.missingRow === "insert" && statement.insert !== undefined) {
+      yield* execute(statement.insert, commitLsn)
+    } else if (config.missingRow === "halt" || (config.missingRow === "insert" && statement.kind === "update")) {
+      return yield* conflict(statement.kind === "update" ? "update_missing" : "delete_missing")
+    } else tally.missingRows += 1
+  })
+
+  /** The folded plan: whatever is not as expected is left to the exact one. */
+  const runFolded = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
+    const touched = yield* execute(statement, commitLsn)
+    const lacking = (statement.rows ?? touched) - touched
+    if (lacking === 0) return
+    if (lacking > 0 && statement.kind === "insert") tally.existingRows += lacking
+    else if (lacking > 0 && config.missingRow === "skip") tally.missingRows += lacking
+    else return yield* Effect.fail(new FoldGivenUp())
+  })
+
+  const runSteps = Effect.fnUntraced(function* (
+    changes: ReadonlyArray<PlannedChange>,
+    mode: Mode,
+    commitLsn: Lsn | undefined,
+    tally: Tally
+  ) {
+    const started = yield* Clock.currentTimeMillis
+    const steps = mode === "folded" ? fold(changes, router.routeOf) : inOrder(changes, router.routeOf)
+    if (steps === undefined) return yield* Effect.fail(new FoldGivenUp())
+    const run = mode === "folded" ? runFolded : runInOrder
+    const planned = yield* Clock.currentTimeMillis
+    tally.plan += planned - started
+    for (const step of steps) {
+      const statement = statementOf(step, config)
+      if (statement === undefined) continue
+      if (statement instanceof NoIdentity) {
+        const { offset, route } = statement
+        return yield* new IdentityMissing({ table: tableOf(route.relation), offset, commitLsn })
+      }
+      tally.statements += 1
+      yield* run(statement, commitLsn, tally)
+    }
+    tally.execute += (yield* Clock.currentTimeMillis) - planned
+    tally.changes += changes.length
+  })
+
+  /** Applies a run between two schema changes. */
+  const applyRun = Effect.fnUntraced(function* (
+    changes: ReadonlyArray<PlannedChange>,
+    mode: Mode,
+    commitLsn: Lsn | undefined,
+    tally: Tally
+  ) {
+    if (changes.length === 0) return
+    const relations = new Set<Relation>()
+    for (const change of changes) {
+      if (change.type === "truncate") change.relations.forEach((relation) => relations.add(relation))
+      else relations.add(change.relation)
+    }
+    yield* router.prepare(relations, { offset: changes[0].offset, commitLsn })
+    yield* runSteps(changes, mode, commitLsn, tally)
+  })
+
+  const applyRelation = Effect.fnUntraced(function* (change: RelationChange, commitLsn: Lsn | undefined, tally: Tally) {
+    const sql = yield* SqlClient.SqlClient
+    // The catalog is read afresh: somebody may have prepared the target for this very change.
+    router.forget()
+    const { tables } = router
+    const statements = yield* SchemaChange.plan(change, { config, mapping, tables, types, commitLsn })
+    for (const statement of statements) {
+      yield* Effect.logInfo(`Changing the schema at offset ${change.offset}: ${statement.text}`)
+      yield* sql.unsafe(statement.text).pipe(
+        SqlFailure.typed,
+        Effect.mapError(
+          (failure) => new ApplyFailed({ table: tableOf(change.relation), offset: change.offset, commitLsn, failure })
+        )
+      )
+    }
+    if (statements.length > 0) router.forget()
+    tally.schemaChanges += statements.length
+  })
+
+  const applyChanges = Effect.fnUntraced(function* (
+    changes: ReadonlyArray<Change>,
+    mode: Mode,
+    commitLsn: Lsn | undefined,
+    tally: Tally
+  ) {
+    let run: Array<PlannedChange> = []
+    for (const change of changes) {
+      if (change.type !== "relation" && change.type !== "type") {
+        run.push(change)
+        continue
+      }
+      yield* applyRun(run, mode, commitLsn, tally)
+      run = []
+      if (change.type === "type") types.set(change.id, change.name)
+      else yield* applyRelation(change, commitLsn, tally)
+    }
+    yield* applyRun(run, mode, commitLsn, tally)
+  })
+
+  const positionAt = ({ commitLsn, commitTime, record }: End): Position => ({
+    offset: record.offset,
+    checksum: checksum(record.value),
+    commitLsn: commitLsn ?? Option.getOrUndefined(saved)?.commitLsn,
+    commitTime: commitTime ?? Option.getOrUndefined(saved)?.commitTime
+  })
+
+  const save = Effect.fnUntraced(function* (position: Position, changes: Catalogue) {
+    const store = yield* OffsetStore
+    yield* store.save(saved, position, {
+      relations: [...unsaved.relations, ...changes.relations],
+      types: [...unsaved.types, ...changes.types]
+    })
+  })
+
+  const committed = (pieces: Group, position: Position, tally: Tally, commit: number): Applied => {
+    saved = Option.some(position)
+    unsaved = { relations: [], types: [] }
+    const { execute, plan, ...counts } = tally
+    return {
+      ...counts,
+      position,
+      transactions: pieces.filter((piece) => piece.end !== undefined && !piece.isDuplicate).length,
+      duplicates: pieces.filter((piece) => piece.isDuplicate).length,
+      records: pieces.reduce((sum, piece) => sum + piece.records, 0),
+      bytes: pieces.reduce((sum, piece) => sum + piece.bytes, 0),
+      millis: { plan, execute, commit }
+    }
+  }
+
+  /** Whole transactions, all in one. */
+  const applyWhole = Effect.fnUntraced(function* (group: Group, end: End, mode: Mode) {
+    const tally = new Tally()
+    const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
+    const position = positionAt(end)
+    let ready = 0
+    yield* transaction(
+      Effect.gen(function* () {
+        yield* applyChanges(changes, mode, group.length === 1 ? end.commitLsn : undefined, tally)
+        ready = yield* Clock.currentTimeMillis
+        yield* save(position, catalogueOf(changes))
+      })
+    )
+    if (mode === "in-order") tally.replays = 1
+    return committed(group, position, tally, (yield* Clock.currentTimeMillis) - ready)
+  })
+
+  /** One transaction in parts, each under a savepoint, so that a part whose fold fails is replayed alone. */
+  const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
+    const tally = new Tally()
+    const relations: Array<StoredRelation> = []
+    const types: Array<StoredType> = []
+    let records = 0
+    let bytes = 0
+    let ready = 0
+    const outcome = yield* transaction(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        for (let piece = first; ; piece = yield* more) {
+          if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff(piece))
+          const { changes } = piece
+          yield* orInOrder(
+            Effect.fnUntraced(
+              function* (mode) {
+                const attempt = new Tally()
+                yield* applyChanges(changes, mode, piece.end?.commitLsn, attempt)
+                if (mode === "in-order") attempt.replays += 1
+                tally.add(attempt)
+              },
+              sql.withTransaction,
+              SqlFailure.typed,
+              Effect.onError(() => Effect.sync(router.forget))
+            )
+          )
+          const learned = catalogueOf(changes)
+          relations.push(...learned.relations)
+          types.push(...learned.types)
+          records += piece.records
+          bytes += piece.bytes
+          if (piece.end === undefined) continue
+          const position = positionAt(piece.end)
+          ready = yield* Clock.currentTimeMillis
+          yield* save(position, { relations, types })
+          return { position, piece: { ...piece, records, bytes } }
+        }
+      })
+    ).pipe(
+      Effect.catchIf(
+        (error) => error instanceof BrokenOff,
+        (broken) => Effect.succeed(broken)
+      )
+    )
+    if (outcome instanceof BrokenOff) return outcome
+    return committed([outcome.piece], outcome.position, tally, (yield* Clock.currentTimeMillis) - ready)
+  })
+
+  const applyExactly = (group: Group, end: End) => orInOrder((mode) => applyWhole(group, end, mode))
+
+  /** A group fails as a whole: its transactions are tried alone, so that only the one at fault stops the connector. */
+  const applySingly = Effect.fnUntraced(function* (group: Group) {
+    const applied: Array<Applied> = []
+    for (const piece of group) {
+      if (piece.end !== undefined) applied.push(yield* applyExactly([piece], piece.end))
+    }
+    return applied.reduce(together)
+  })
+
+  const sink: Sink = {
+    isReplica: session.isReplica,
+    apply: (group, more) => {
+      const { end } = group[group.length - 1]
+      if (end === undefined) return applyParts(group[0], more)
+      return applyExactly(group, end).pipe(
+        Effect.catchIf(
+          (error) => group.length > 1 && !error.isRetryable,
+          () => applySingly(group)
+        )
+      )
+    }
+  }
+  return sink
+})
