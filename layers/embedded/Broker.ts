@@ -216,10 +216,12 @@ export const spawn = Effect.fn("Broker.spawn")(function* (
     })
     const gone = new Promise<void>((resolve) => {
       child.once("exit", () => resolve())
-      child.once("error", () => resolve())
+      // Without an id it never started, and so it will not exit.
+      child.on("error", () => child.pid === undefined && resolve())
     })
     running = {
-      send: (command) => child.send(command),
+      // Sending fails only when the process is ending, which is reported once it has.
+      send: (command) => child.send(command, () => {}),
       end: Effect.promise(() => {
         child.kill("SIGKILL")
         return gone
@@ -258,6 +260,7 @@ export const spawn = Effect.fn("Broker.spawn")(function* (
       const id = ++lastId
       waiting.set(id, resume)
       running.send({ id, name, command })
+      return Effect.sync(() => waiting.delete(id))
     }).pipe(
       Effect.map((value) => value as never),
       Effect.mapError((reason) => new BrokerError({ operation: name, reason }))

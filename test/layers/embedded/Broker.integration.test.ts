@@ -119,6 +119,26 @@ describe("the vendor's native client", () => {
     })
   )
 
+  it.live("is pushed what is appended while it waits at the end", () =>
+    Effect.gen(function* () {
+      const broker = yield* withTopic()
+      const reading = yield* Effect.forkChild(
+        Effect.promise(() => consumeNatively(broker.endpoint, "t", 0, 0, 5)),
+        { startImmediately: true }
+      )
+      // One connection to the controller and one to the SPU, where the stream is opened.
+      yield* eventually(Effect.map(broker.connections, (count) => count === 2))
+      for (const index of range(0, 5)) {
+        yield* broker.append(place, [{ value: Buffer.from(`value ${index}`) }])
+        yield* Effect.yieldNow
+      }
+      assert.deepStrictEqual(
+        (yield* Fiber.join(reading)).map(({ value }) => value),
+        range(0, 5).map((index) => `value ${index}`)
+      )
+    })
+  )
+
   it.live("several clients and partitions at a time keep to their own", () =>
     Effect.gen(function* () {
       const broker = yield* Broker.make()
