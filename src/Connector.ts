@@ -6,6 +6,7 @@ import { FluvioConsumer, type FluvioError, Offset, type Records } from "./Fluvio
 import * as Group from "./Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
 import * as Sink from "./Sink.ts"
+import * as Standby from "./Standby.ts"
 import { Assembler, type Piece, type TransactionError } from "./Transaction.ts"
 
 /** Retention removed records that were not applied yet. */
@@ -96,7 +97,13 @@ const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: St
   )
   return {
     first: bounds.start,
-    records: Option.isSome(position) && !isLegacy ? provedRecords(position.value) : consumer.records(needed)
+    records: (Option.isSome(position) && !isLegacy ? provedRecords(position.value) : consumer.records(needed)).pipe(
+      Stream.catchTag("OffsetEvicted", ({ available, requested }) =>
+        Stream.fail(
+          new RetentionGap({ topic, partition, needed: Offset.make(requested), available: Offset.make(available) })
+        )
+      )
+    )
   }
 })
 
@@ -141,6 +148,7 @@ export const groups: Stream.Stream<
 > = Stream.unwrap(
   Effect.gen(function* () {
     const config = yield* ConnectorConfig
+    if (config.target.lock === "session") yield* Standby.acquire(config.topic, config.partition)
     const store = yield* OffsetStore
     const stored = yield* store.load
     const { first, records } = yield* start(stored)
@@ -155,20 +163,30 @@ export const groups: Stream.Stream<
     })
     if (legacy !== undefined) yield* learn(assembler, first, legacy)
     const sink = yield* Sink.make(stored, assembler.learned)
+    if (!sink.isReplica) {
+      yield* Effect.logWarning(
+        "The target's role may not set session_replication_role: triggers and foreign keys of the target are at work, and their tables are applied row by row"
+      )
+    }
     const queue = yield* readAhead(records, assembler)
 
     const waiting: Array<Piece> = []
     let committedAt = yield* Clock.currentTimeMillis
 
     const take = Effect.map(Queue.takeAll(queue), (chunks) => chunks.forEach((pieces) => waiting.push(...pieces)))
-    const takeWithin = (duration: Duration.Duration) => Effect.timeoutOption(take, duration)
+    /** Whether something came in time. Only looking is cut short, never taking, which would lose what was taken. */
+    const takeWithin = Effect.fnUntraced(function* (millis: number) {
+      const isThere = Option.isSome(yield* Effect.timeoutOption(Queue.peek(queue), millis))
+      if (isThere) yield* take
+      return isThere
+    })
 
     /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
     const gather = Effect.gen(function* () {
       if (waiting.length === 0) yield* take
       while (!waiting.some(hasWork) && waiting.length < config.group.rows) {
         const left = committedAt + Duration.toMillis(idle) - (yield* Clock.currentTimeMillis)
-        if (left <= 0 || Option.isNone(yield* takeWithin(Duration.millis(left)))) return
+        if (left <= 0 || !(yield* takeWithin(left))) return
       }
       if (Duration.isZero(config.group.window)) {
         if (!Group.isFull(waiting, config.group) && (yield* Queue.size(queue)) > 0) yield* take
@@ -177,7 +195,7 @@ export const groups: Stream.Stream<
       const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(config.group.window)
       while (!Group.isFull(waiting, config.group)) {
         const left = until - (yield* Clock.currentTimeMillis)
-        if (left <= 0 || Option.isNone(yield* takeWithin(Duration.millis(left)))) return
+        if (left <= 0 || !(yield* takeWithin(left))) return
       }
     })
 
