@@ -243,7 +243,7 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
           loadFrom(
             database,
             ["secured", "forced", "open"].flatMap((name) => names(name)),
-            { role }
+            { role, row_security: "off" }
           ),
           (found) => [...found.values()].filter((table) => table.hasRowSecurity).map((table) => table.name)
         )
