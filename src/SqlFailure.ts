@@ -92,10 +92,14 @@ const conditions: { readonly [sqlState: string]: Condition } = {
     class: "unknown",
     remedy: "behind a pooler in transaction mode set `target.prepare: false`"
   },
-  "28000": { name: "connection not authorised", class: "authentication" },
-  "28P01": { name: "wrong user or password", class: "authentication" },
+  "28000": { name: "the target does not admit this connection", class: "authentication" },
+  "28P01": { name: "the target refused user or password", class: "authentication" },
   "2BP01": { name: "other objects depend on it", class: "schema" },
-  "3D000": { name: "database does not exist", class: "authentication", remedy: "create the target's database" },
+  "3D000": {
+    name: "the target's database does not exist",
+    class: "authentication",
+    remedy: "create the target's database"
+  },
   "3F000": { name: "schema does not exist", class: "schema" },
   "40001": { name: "serialization failure", class: "serialization" },
   "40002": { name: "constraint violation at commit", class: "constraint" },
@@ -114,10 +118,14 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "42P07": { name: "table exists already", class: "schema" },
   "42P10": { name: "no unique index fits", class: "schema" },
   "44000": { name: "view's check option violation", class: "constraint" },
-  "53100": { name: "disk full", class: "resource", remedy: "free disk space on the target; the connector tries again" },
-  "53200": { name: "out of memory", class: "resource" },
+  "53100": {
+    name: "the target's disk is full",
+    class: "resource",
+    remedy: "free disk space on the target; the connector tries again"
+  },
+  "53200": { name: "the target is out of memory", class: "resource" },
   "53300": {
-    name: "too many connections",
+    name: "the target has too many connections",
     class: "resource",
     remedy: "raise max_connections or the role's connection limit in the target; the connector tries again"
   },
@@ -126,21 +134,21 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "55P03": { name: "lock not available in time", class: "lock" },
   "55P04": { name: "new enum value used before it was committed", class: "schema" },
   "57014": { name: "statement cancelled or timed out", class: "timeout" },
-  "57P01": { name: "terminated by an administrator", class: "connection" },
-  "57P02": { name: "the server crashed", class: "connection" },
-  "57P03": { name: "the server starts or stops", class: "connection" },
-  "57P04": { name: "database was dropped", class: "connection", isRetryable: false },
+  "57P01": { name: "an administrator of the target ended the session", class: "connection" },
+  "57P02": { name: "the target crashed", class: "connection" },
+  "57P03": { name: "the target is starting or stopping", class: "connection" },
+  "57P04": { name: "the target's database was dropped", class: "connection", isRetryable: false },
   "57P05": { name: "idle-session time-out", class: "timeout" },
   P0001: { name: "exception raised by a function or trigger", class: "constraint" }
 }
 
 /** By the first two characters, where the table above does not know the whole. */
 const families: { readonly [family: string]: Condition } = {
-  "08": { name: "connection failure", class: "connection" },
+  "08": { name: "the connection to the target failed", class: "connection" },
   "22": { name: "data exception", class: "data" },
   "23": { name: "constraint violation", class: "constraint" },
   "25": { name: "invalid transaction state", class: "unknown" },
-  "28": { name: "authorisation failure", class: "authentication" },
+  "28": { name: "the target does not admit this connection", class: "authentication" },
   "40": { name: "transaction rolled back", class: "serialization" },
   "42": { name: "statement does not fit the target's schema", class: "schema" },
   "53": { name: "insufficient resources", class: "resource" },
@@ -155,18 +163,18 @@ const unknown: Condition = { name: "unclassified failure", class: "unknown" }
 
 /** What Node says of sockets, which has no SQLSTATE. */
 const system: { readonly [code: string]: Condition } = {
-  ECONNREFUSED: { name: "connection refused", class: "connection" },
-  ECONNRESET: { name: "connection reset", class: "connection" },
-  EPIPE: { name: "connection lost", class: "connection" },
-  ETIMEDOUT: { name: "connection timed out", class: "connection" },
-  ENOTFOUND: { name: "host name not found", class: "connection" },
-  EAI_AGAIN: { name: "host name cannot be resolved now", class: "connection" },
-  EHOSTUNREACH: { name: "host unreachable", class: "connection" },
-  ENETUNREACH: { name: "network unreachable", class: "connection" },
-  ENOENT: { name: "no such socket", class: "connection" },
-  CERT_HAS_EXPIRED: { name: "the server's certificate has expired", class: "tls" },
-  CERT_NOT_YET_VALID: { name: "the server's certificate is not valid yet", class: "tls" },
-  ERR_TLS_CERT_ALTNAME_INVALID: { name: "the server's certificate is for another host", class: "tls" }
+  ECONNREFUSED: { name: "the target refused the connection", class: "connection" },
+  ECONNRESET: { name: "the target reset the connection", class: "connection" },
+  EPIPE: { name: "the connection to the target was lost", class: "connection" },
+  ETIMEDOUT: { name: "the target did not answer", class: "connection" },
+  ENOTFOUND: { name: "the target's host name is not known", class: "connection" },
+  EAI_AGAIN: { name: "the target's host name cannot be resolved now", class: "connection" },
+  EHOSTUNREACH: { name: "the target's host cannot be reached", class: "connection" },
+  ENETUNREACH: { name: "the target's network cannot be reached", class: "connection" },
+  ENOENT: { name: "the target's socket does not exist", class: "connection" },
+  CERT_HAS_EXPIRED: { name: "the target's certificate has expired", class: "tls" },
+  CERT_NOT_YET_VALID: { name: "the target's certificate is not valid yet", class: "tls" },
+  ERR_TLS_CERT_ALTNAME_INVALID: { name: "the target's certificate is for another host", class: "tls" }
 }
 
 /** Names that OpenSSL and Node give to what is wrong with a certificate or a handshake. */
@@ -216,15 +224,18 @@ const conditionOf = (error: SqlError, code: string | undefined): Condition => {
   if (code !== undefined && isSqlState(code)) return conditions[code] ?? families[code.slice(0, 2)] ?? unknown
   if (code !== undefined && Object.hasOwn(system, code)) return system[code]
   if (code !== undefined && isUntrusted(code)) {
-    return { name: "the server's certificate is not signed by a trusted authority", class: "tls" }
+    return { name: "the target's certificate is not signed by a trusted authority", class: "tls" }
   }
-  if (code !== undefined && isTlsCode(code)) return { name: "TLS could not be agreed upon", class: "tls" }
+  if (code !== undefined && isTlsCode(code))
+    return { name: "TLS with the target could not be agreed upon", class: "tls" }
   // The driver's own findings come without a code.
   if (error.reason.message?.endsWith("Server refused TLS") === true) {
-    return { name: "the server does not offer TLS", class: "tls" }
+    return { name: "the target does not offer TLS", class: "tls" }
   }
-  if (Predicate.isTagged(error.reason, "ConnectionError")) return { name: "connection lost", class: "connection" }
-  if (Predicate.isTagged(error.reason, "AuthenticationError")) return { name: "login failed", class: "authentication" }
+  if (Predicate.isTagged(error.reason, "ConnectionError"))
+    return { name: "the connection to the target was lost", class: "connection" }
+  if (Predicate.isTagged(error.reason, "AuthenticationError"))
+    return { name: "the login to the target failed", class: "authentication" }
   return unknown
 }
 

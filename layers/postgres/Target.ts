@@ -3,6 +3,7 @@ import { PgClient } from "@effect/sql-pg"
 import { Duration, Effect, Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql"
 import { readFile } from "node:fs/promises"
+import { userInfo } from "node:os"
 import type { ConnectionOptions } from "node:tls"
 import { ConnectorConfig, ConnectorConfigError } from "../../src/ConnectorConfig.ts"
 import * as SqlFailure from "../../src/SqlFailure.ts"
@@ -72,8 +73,12 @@ export const tlsOptions = Effect.fn("Target.tlsOptions")(function* (
   }
 })
 
-/** Spans would otherwise name the driver's defaults, because it does not look into the URL for them. */
-const address = ({ hostname, port, searchParams }: URL) => ({
+/**
+ * What the URL leaves out, as libpq fills it in, and what spans would otherwise not know, because the driver does not
+ * look into the URL for them.
+ */
+const address = ({ hostname, port, searchParams, username }: URL) => ({
+  ...(username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
   ...(hostname === "" || searchParams.has("host")
     ? {}
     : { host: decodeURIComponent(hostname.replace(/^\[(.*)\]$/, "$1")) }),

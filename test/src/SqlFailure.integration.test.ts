@@ -51,7 +51,7 @@ layer(TestPostgres.layer())("SqlFailure", (it) => {
         return yield* Effect.fail("the body's own" as const)
       }).pipe(sql.withTransaction, SqlFailure.typed, Effect.flip)
       assert.instanceOf(failure, SqlFailure.SqlFailure)
-      assert.strictEqual(failure.message, "terminated by an administrator (SQLSTATE 57P01)")
+      assert.strictEqual(failure.message, "an administrator of the target ended the session (SQLSTATE 57P01)")
     })
   )
 
@@ -136,21 +136,21 @@ layer(TestPostgres.layer())("SqlFailure", (it) => {
       }
       assert.deepStrictEqual(yield* connecting((url) => (url.password = "wrong")), [
         "authentication",
-        "wrong user or password",
+        "the target refused user or password",
         false
       ])
       assert.deepStrictEqual(yield* connecting((url) => (url.pathname = "/absent")), [
         "authentication",
-        "database does not exist",
+        "the target's database does not exist",
         false
       ])
       assert.deepStrictEqual(yield* connecting((url) => url.searchParams.set("sslmode", "require")), [
         "tls",
-        "the server does not offer TLS",
+        "the target does not offer TLS",
         false
       ])
       yield* server.stop("fast")
-      assert.deepStrictEqual(yield* connecting(() => {}), ["connection", "connection refused", true])
+      assert.deepStrictEqual(yield* connecting(() => {}), ["connection", "the target refused the connection", true])
       yield* server.start
       assert.isTrue(Option.isSome(yield* Effect.option(database.query("SELECT 1"))))
     })

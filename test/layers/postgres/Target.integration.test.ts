@@ -95,7 +95,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
 
       assert.deepStrictEqual(yield* session({}), { ssl: false, client: null, name: "fluvio-postgres-sink" })
       assert.deepStrictEqual(yield* refusal({ sslmode: "require" }), {
-        message: "the server does not offer TLS",
+        message: "the target does not offer TLS",
         isRetryable: false
       })
 
@@ -110,7 +110,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
         client: "/CN=postgres",
         name: "mine"
       })
-      const unknown = { message: "the server's certificate is not signed by a trusted authority", isRetryable: false }
+      const unknown = { message: "the target's certificate is not signed by a trusted authority", isRetryable: false }
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full" }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: otherCa }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslrootcert: otherCa }), unknown)
@@ -119,7 +119,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       yield* install({ "server.crt": elsewhere.cert, "server.key": elsewhere.key })
       assert.isTrue((yield* session({ sslmode: "verify-ca", sslrootcert: ca })).ssl)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full", sslrootcert: ca }), {
-        message: "the server's certificate is for another host",
+        message: "the target's certificate is for another host",
         isRetryable: false
       })
 
@@ -127,7 +127,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       yield* install({ "server.crt": expired.cert, "server.key": expired.key })
       assert.isTrue((yield* session({ sslmode: "require" })).ssl)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: ca }), {
-        message: "the server's certificate has expired",
+        message: "the target's certificate has expired",
         isRetryable: false
       })
     })

@@ -1,0 +1,14 @@
+#!/usr/bin/env node
+/**
+ * The executable. It imports nothing before it has seen that this Node can run the rest: on an older one the imports
+ * themselves would fail, with a message about something else.
+ */
+const [major, minor] = process.versions.node.split(".").map(Number)
+
+if (major < 22 || (major === 22 && minor < 19)) {
+  console.error(`fluvio-postgres-sink needs Node 22.19 or newer, and this is Node ${process.versions.node}`)
+  process.exitCode = 1
+} else {
+  const { main } = await import("./Program.ts")
+  main()
+}

@@ -1,0 +1,234 @@
+/**
+ * The command line. It knows the settings and the commands, and not the parts they run on: those are given to it, so
+ * that embedders and tests may give others.
+ */
+import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Record, Runtime } from "effect"
+import { CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
+import {
+  checkEnvironment,
+  ConnectorConfig,
+  type ConnectorConfigError,
+  type ConfigSource,
+  fromEnvironment,
+  fromObject,
+  type Path,
+  shorthands,
+  table
+} from "./ConnectorConfig.ts"
+
+/** How the demonstration was asked to run. */
+export interface DemoOptions {
+  /** Print the result as one JSON document. */
+  readonly json: boolean
+  /** Go on, with a page to watch and to play with, until it is stopped. */
+  readonly serve: boolean
+  readonly driver: "wire" | "client"
+}
+
+export interface Parts<RunError, RunContext, FileContext, DemoError = never, DemoContext = never> {
+  readonly version: string
+  /** The environment: settings, and the secrets that a configuration file refers to. */
+  readonly variables: { readonly [name: string]: string | undefined }
+  /** Whether a person reads the standard error. */
+  readonly isTerminal: boolean
+  readonly readConfigFile: (path: string) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
+  /** Applies until it is interrupted. */
+  readonly run: Effect.Effect<void, RunError, RunContext>
+  /** Left out where the embedded parts are. */
+  readonly demo?: (options: DemoOptions) => Effect.Effect<void, DemoError, DemoContext>
+}
+
+const program = "fluvio-postgres-sink"
+
+const flags = [
+  ...table.flatMap(({ default: fallback, description, expects, flag, path }) =>
+    flag === undefined ? [] : { name: flag, path, expects, description, fallback }
+  ),
+  ...shorthands.map(({ description, expects, flag, key }) => ({
+    name: flag,
+    path: [key],
+    expects,
+    description,
+    fallback: undefined
+  }))
+]
+
+/** A flag is text that the configuration reads, so that it is checked and named where all settings are. */
+const settingFlags: Record<string, Flag.Flag<Option.Option<string>>> = Object.fromEntries(
+  flags.map(({ description, fallback, name }) => [
+    name,
+    Flag.String(name).pipe(
+      Flag.withDescription(fallback === undefined ? description : `${description} (default: ${fallback})`),
+      Flag.withMetavar("value"),
+      Flag.optional
+    )
+  ])
+)
+
+const nameOfFlag = (path: Path) => {
+  const flag = flags.find((candidate) => candidate.path.join() === path.join())
+  return flag === undefined ? path.join(".") : `--${flag.name}`
+}
+
+const fromFlags = (values: { readonly [name: string]: Option.Option<string> }): ConfigSource => {
+  const tree: { [key: string]: unknown } = {}
+  for (const { name, path } of flags) {
+    const value = Option.getOrUndefined(values[name])
+    if (value === undefined) continue
+    let section = tree
+    for (const part of path.slice(0, -1)) section = (section[part] ??= {}) as typeof section
+    section[path[path.length - 1]] = value
+  }
+  return fromObject(tree, nameOfFlag)
+}
+
+const logFormats = ["auto", "pretty", "logfmt", "json"] as const
+
+/** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
+const layerLogger = (format: (typeof logFormats)[number], isTerminal: boolean): Layer.Layer<never> => {
+  const isPretty = format === "pretty" || (format === "auto" && isTerminal)
+  const logger =
+    format === "json"
+      ? Logger.withConsoleError(Logger.formatJson)
+      : isPretty
+        ? Logger.consolePretty()
+        : Logger.withConsoleError(Logger.formatLogFmt)
+  return Layer.merge(Logger.layer([logger, Logger.tracerLogger]), Layer.succeed(Logger.LogToStderr, true))
+}
+
+const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext = never>(
+  parts: Parts<RunError, RunContext, FileContext, DemoError, DemoContext>
+) => {
+  const run = Command.make(
+    "run",
+    {
+      config: Flag.String("config").pipe(
+        Flag.withAlias("c"),
+        Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
+        Flag.withMetavar("file"),
+        Flag.optional
+      ),
+      settings: settingFlags
+    },
+    Effect.fnUntraced(function* ({ config, settings }) {
+      yield* checkEnvironment(parts.variables)
+      const file = Option.isSome(config) ? [yield* parts.readConfigFile(config.value)] : []
+      const sources = [fromFlags(settings), fromEnvironment(parts.variables), ...file]
+      yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources))
+    })
+  ).pipe(
+    Command.withShortDescription("Apply the changes of a topic to a database until stopped"),
+    Command.withDescription(
+      "Apply the changes of a topic to a database until stopped. Settings come from flags, then the environment " +
+        "(FLUVIO_PG_DATABASE_URL, FLUVIO_PG_TOPIC, …), then the configuration file. Others on the machine can see " +
+        "flags: give a password by environment or file."
+    ),
+    Command.withExamples([
+      { command: `${program} run --config connector.yaml`, description: "As the file says" },
+      {
+        command: `FLUVIO_PG_DATABASE_URL=postgresql://… ${program} run --topic orders`,
+        description: "Without a file"
+      }
+    ])
+  )
+
+  const demo = (start: NonNullable<(typeof parts)["demo"]>) =>
+    Command.make(
+      "demo",
+      {
+        json: Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withDefault(false)),
+        serve: Flag.Boolean("serve").pipe(Flag.withDescription("Go on and show it on a page"), Flag.withDefault(false)),
+        driver: Flag.Literals("driver", ["wire", "client"]).pipe(
+          Flag.withDescription("How Fluvio is read"),
+          Flag.withDefault("wire")
+        )
+      },
+      start
+    ).pipe(
+      Command.withDescription("Run everything on this machine: two databases, a topic, the connector, and a check")
+    )
+
+  return Command.make(program).pipe(
+    Command.withSharedFlags({
+      logFormat: Flag.Literals("log-format", logFormats).pipe(
+        Flag.withDescription("Form of the log, on the standard error (auto: pretty on a terminal, else logfmt)"),
+        Flag.withDefault("auto")
+      )
+    }),
+    Command.withDescription("Applies the PostgreSQL changes of a Fluvio topic to another PostgreSQL, exactly once"),
+    Command.withSubcommands(parts.demo === undefined ? [run] : [run, demo(parts.demo)]),
+    Command.provide(({ logFormat }) => layerLogger(logFormat, parts.isTerminal))
+  )
+}
+
+/** A wrong argument may be a URL in the wrong place. */
+const withoutPasswords = (text: string) => text.replaceAll(/(\w+:\/\/)[^\s"]*@/g, "$1…@")
+
+const indent = (text: string) => text.replaceAll("\n", "\n  ")
+
+/** Invalid invocations get their message and where to find help; help itself is for who asks for it. */
+const presenter: CliOutput.Presenter = {
+  present: (event) =>
+    Predicate.isTagged(event, "InvalidInvocation")
+      ? Console.error(
+          [
+            ...event.errors.map((error) => `${program}: ${withoutPasswords(error.message)}`),
+            `  see: ${event.commandPath.join(" ")} --help`
+          ].join("\n")
+        )
+      : CliOutput.defaultPresenter.present(event)
+}
+
+/** What the operator reads last: what happened, and what resolves it. No stack, no cause, no values. */
+const describe = (error: unknown): string => {
+  if (!Predicate.isError(error) && !Predicate.hasProperty(error, "message")) return "it failed for an unknown reason"
+  const remedy = Predicate.hasProperty(error, "remedy") ? `\n  ${indent(String(error.remedy))}` : ""
+  return `${indent(String(error.message))}${remedy}`
+}
+
+/** A defect's message may quote anything, so only its kind and, for who asks for it, its place are shown. */
+const describeDefect = (defect: unknown) => {
+  const kind = Predicate.isError(defect) ? defect.name : typeof defect
+  return `internal error (${kind}): this is a defect of the connector\n  please report it with the log of --log-level debug`
+}
+
+const frames = (defect: unknown) =>
+  Predicate.isError(defect)
+    ? (defect.stack ?? "")
+        .split("\n")
+        .filter((line) => /^\s+at /.test(line))
+        .join("\n")
+    : ""
+
+/**
+ * Runs the program with its arguments. A failure is printed on the standard error, as one message and its remedy, and
+ * then goes on as it is: {@link teardown} makes the exit code of it.
+ */
+export const run =
+  <RunError, RunContext, FileContext, DemoError = never, DemoContext = never>(
+    parts: Parts<RunError, RunContext, FileContext, DemoError, DemoContext>
+  ) =>
+  (args: ReadonlyArray<string>) =>
+    Command.runWith(make(parts), { version: parts.version })(args).pipe(
+      Effect.provide([
+        CliOutput.layerPresenter(presenter),
+        CliConfig.layer({
+          builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
+        })
+      ]),
+      Effect.tapCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.void
+        const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+        if (failure !== undefined) {
+          return Predicate.isTagged(failure, "ShowHelp")
+            ? Effect.void
+            : Console.error(`${program}: ${describe(failure)}`)
+        }
+        const defect = Cause.squash(cause)
+        return Effect.andThen(Effect.logDebug(frames(defect)), Console.error(`${program}: ${describeDefect(defect)}`))
+      })
+    )
+
+/** An interrupted connector has finished the group in hand and saved its position: that is success. */
+export const teardown: Runtime.Teardown = (exit, onExit) =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? onExit(0) : Runtime.defaultTeardown(exit, onExit)
