@@ -1,0 +1,136 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect, Redacted, Schedule, type Scope } from "effect"
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import * as Broker from "../../layers/embedded/Broker.ts"
+import * as events from "../events.ts"
+import { TestPostgres } from "../postgres.ts"
+
+const entry = fileURLToPath(new URL("../../layers/main.ts", import.meta.url))
+
+interface Ended {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+interface Running {
+  readonly ended: Effect.Effect<Ended>
+  readonly signal: (name: NodeJS.Signals) => Effect.Effect<void>
+  readonly err: () => string
+}
+
+/** Starts the executable in a process of its own, without the environment of this one. */
+const start = (
+  args: ReadonlyArray<string>,
+  variables: { readonly [name: string]: string } = {}
+): Effect.Effect<Running, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, args, {
+        env: { PATH: process.env["PATH"], ...variables },
+        stdio: ["ignore", "pipe", "pipe"]
+      })
+      const text = { out: "", err: "" }
+      child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text.out += chunk))
+      child.stderr.setEncoding("utf8").on("data", (chunk: string) => (text.err += chunk))
+      const ended = new Promise<Ended>((resolve) => child.once("close", (code) => resolve({ code, ...text })))
+      return { child, ended, text }
+    }),
+    ({ child, ended }) =>
+      Effect.promise(() => {
+        child.kill("SIGKILL")
+        return ended
+      })
+  ).pipe(
+    Effect.map(({ child, ended, text }) => ({
+      ended: Effect.promise(() => ended),
+      signal: (name) => Effect.sync(() => void child.kill(name)),
+      err: () => text.err
+    }))
+  )
+
+const invoke = (args: ReadonlyArray<string>, variables?: { readonly [name: string]: string }) =>
+  Effect.flatMap(start([entry, ...args], variables), (running) => running.ended)
+
+const eventually = <A, E, R>(check: Effect.Effect<A, E, R>, isMet: (value: A) => boolean) =>
+  check.pipe(Effect.repeat({ until: isMet, schedule: Schedule.spaced("20 millis") }), Effect.timeout("30 seconds"))
+
+const transaction = (id: number) => [
+  events.begin(1000 + id),
+  events.relation(events.relationOf()),
+  events.insert(16_385, [events.int4(id), events.text(`pet ${id}`)]),
+  events.commit(1000 + id)
+]
+
+layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
+  it.effect("applies what is in the topic, and ends with 0 and its position saved when it is told to stop", () =>
+    Effect.gen(function* () {
+      const broker = yield* Broker.make()
+      const database = yield* TestPostgres.database
+      const place = { topic: "pets", partition: 0 }
+      yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name text)")
+      yield* broker.createTopic(place.topic)
+      const append = (id: number) =>
+        broker.append(
+          place,
+          events.records(0, transaction(id)).map(({ value }) => ({ value }))
+        )
+      for (const signal of ["SIGTERM", "SIGINT"] as const) {
+        const count = signal === "SIGTERM" ? 1 : 2
+        yield* append(count)
+        const connector = yield* start([entry, "run", "--topic", place.topic, "--endpoint", broker.endpoint], {
+          FLUVIO_PG_DATABASE_URL: Redacted.value(database.url)
+        })
+        yield* eventually(database.query("SELECT id FROM pets"), (rows) => rows.length === count)
+        yield* connector.signal(signal)
+        const { code, err, out } = yield* connector.ended
+        assert.deepStrictEqual({ code, out }, { code: 0, out: "" }, err)
+        assert.notInclude(err, new URL(Redacted.value(database.url)).password)
+        assert.deepStrictEqual(yield* database.query("SELECT topic, current_offset FROM fluvio.offset"), [
+          { topic: "pets", current_offset: String(4 * count - 1) }
+        ])
+      }
+    })
+  )
+
+  it.effect("ends with 1 and one message when the target refuses it", () =>
+    Effect.gen(function* () {
+      const broker = yield* Broker.make()
+      yield* broker.createTopic("pets")
+      const database = yield* TestPostgres.database
+      const url = new URL(Redacted.value(database.url))
+      url.password = "s3cr3t"
+      const { code, err } = yield* invoke(["run", "--topic", "pets", "--endpoint", broker.endpoint], {
+        FLUVIO_PG_DATABASE_URL: url.href
+      })
+      assert.strictEqual(code, 1)
+      assert.match(err, /^fluvio-postgres-sink: .*the target refused user or password.*\n {2}check user, password/m)
+      assert.notInclude(err, "s3cr3t")
+      assert.notInclude(err, "    at ")
+    })
+  )
+
+  it.effect("ends with 1 when the invocation is wrong and with 0 when it explains itself", () =>
+    Effect.gen(function* () {
+      const wrong = yield* invoke(["run", "--topic", "pets"])
+      assert.strictEqual(wrong.code, 1)
+      assert.match(wrong.err, /^fluvio-postgres-sink: url: is required/)
+      assert.strictEqual((yield* invoke(["run", "--absent"])).code, 1)
+      assert.strictEqual((yield* invoke(["--help"])).code, 0)
+      assert.match((yield* invoke(["--version"])).out, /^fluvio-postgres-sink v\d+\.\d+\.\d+/)
+    })
+  )
+
+  it.effect("says what it needs on an old Node, before it loads anything that such a Node cannot", () =>
+    Effect.gen(function* () {
+      const pretend = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '22.18.0' } })"
+      const old = yield* start(["--import", `data:text/javascript,${encodeURIComponent(pretend)}`, entry, "--help"])
+      assert.deepStrictEqual(yield* old.ended, {
+        code: 1,
+        out: "",
+        err: "fluvio-postgres-sink needs Node 22.19 or newer, and this is Node 22.18.0\n"
+      })
+    })
+  )
+})
