@@ -3,6 +3,7 @@ import { Array, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Schema, 
 import type { SqlClient } from "effect/sql"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer, type FluvioError, Offset, type Records } from "./FluvioConsumer.ts"
+import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
 import * as Sink from "./Sink.ts"
@@ -127,7 +128,9 @@ const learn = Effect.fn("Connector.learn")(function* (assembler: Assembler, from
 const readAhead = Effect.fnUntraced(function* <E, R>(records: Stream.Stream<Records, E, R>, assembler: Assembler) {
   const queue = yield* Queue.bounded<ReadonlyArray<Piece>, E | TransactionError>(chunksAhead)
   yield* records.pipe(
+    Stream.tap(() => Failpoint.at("after fetch")),
     Stream.mapEffect((chunk) => push(assembler, chunk)),
+    Stream.tap(() => Failpoint.at("after decode")),
     Stream.filter(Array.isReadonlyArrayNonEmpty),
     Stream.runForEach((pieces) => Queue.offer(queue, pieces)),
     Effect.onExit((exit) => (Exit.isFailure(exit) ? Queue.failCause(queue, exit.cause) : Effect.void)),

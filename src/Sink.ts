@@ -4,6 +4,7 @@ import { SqlClient } from "effect/sql"
 import { NoIdentity, type Statement, statementOf } from "./ApplyPlan.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer, Offset } from "./FluvioConsumer.ts"
+import * as Failpoint from "./Failpoint.ts"
 import { type PlannedChange, fold, inOrder } from "./Fold.ts"
 import type { Group } from "./Group.ts"
 import * as Mapping from "./Mapping.ts"
@@ -201,8 +202,13 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
   const transaction = <A, E, R>(body: Effect.Effect<A, E, R>) =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      return yield* sql.withTransaction(Effect.andThen(session.begin, body)).pipe(
+      const whole = Effect.andThen(session.begin, Failpoint.at("before first statement")).pipe(
+        Effect.andThen(body),
+        Effect.tap(() => Failpoint.at("before commit"))
+      )
+      return yield* sql.withTransaction(whole).pipe(
         SqlFailure.typed,
+        Effect.tap(() => Failpoint.at("after commit")),
         Effect.onError(() => Effect.sync(router.forget))
       )
     })
@@ -274,6 +280,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       }
       tally.statements += 1
       yield* run(statement, commitLsn, tally)
+      yield* Failpoint.at("after statement")
     }
     tally.execute += (yield* Clock.currentTimeMillis) - planned
     tally.changes += changes.length
@@ -310,6 +317,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           (failure) => new ApplyFailed({ table: tableOf(change.relation), offset: change.offset, commitLsn, failure })
         )
       )
+      yield* Failpoint.at("after schema change")
     }
     if (statements.length > 0) router.forget()
     tally.schemaChanges += statements.length
@@ -344,6 +352,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
 
   const save = Effect.fnUntraced(function* (position: Position, changes: Catalogue) {
     const store = yield* OffsetStore
+    yield* Failpoint.at("before position")
     yield* store.save(saved, position, {
       relations: [...unsaved.relations, ...changes.relations],
       types: [...unsaved.types, ...changes.types]
