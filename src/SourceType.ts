@@ -43,7 +43,7 @@ interface Found {
  * The table's schema before `pg_catalog`, where the Type event of a domain leads, as it names the type underneath; then
  * any other. The row types of tables are left out: they are called like their tables.
  */
-const query = `
+export const query = `
 SELECT
   EXISTS (SELECT FROM pg_namespace WHERE nspname = $2::name) AS "hasSchema",
   (

@@ -88,7 +88,7 @@ const fires = (enabled: string): string =>
  * elements of arrays and the attributes of composites. Enums and ranges always are. For the rest the default operator
  * class of btree or hash tells, the type's own or that of a type which it is implicitly the same as (varchar and text).
  */
-const query = `
+export const query = `
 WITH RECURSIVE wanted AS (
   SELECT place, item->>'schema' AS schema, item->>'name' AS name
   FROM json_array_elements($1::json) WITH ORDINALITY AS list(item, place)
@@ -199,7 +199,8 @@ SELECT found.schema, found.name,
 FROM found
 ORDER BY found.place`
 
-interface CatalogRow extends TableName {
+/** A row that {@link query} gives, one for each table that exists. */
+export interface CatalogRow extends TableName {
   readonly kind: string
   readonly isPartitioned: boolean
   readonly hasRowSecurity: boolean
