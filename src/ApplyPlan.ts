@@ -20,12 +20,15 @@ export interface PlanOptions {
 }
 
 export interface Statement {
-  readonly kind: "insert" | "update" | "delete" | "truncate"
+  /** A `check` touches nothing: the rows it finds should not be there. */
+  readonly kind: "insert" | "update" | "delete" | "truncate" | "check"
   readonly text: string
   /** Bound as text. */
   readonly params: ReadonlyArray<string | null>
   /** How many rows it touches when source and target agree; `undefined` for a truncate. */
   readonly rows: number | undefined
+  /** In a folded plan: touching fewer rows means the same as in order; otherwise the plan must be given up. */
+  readonly mayMiss: boolean
   readonly route: Route
   /** The first change it carries out. */
   readonly offset: Offset
@@ -45,6 +48,9 @@ export class NoIdentity {
 }
 
 const tableName = (route: Route): string => qualified(route.table.schema, route.table.name)
+
+/** Rows of tables that inherit from the table are changes of those tables; of a partitioned one they are its own. */
+const ownRows = (route: Route): string => (route.table.isPartitioned ? tableName(route) : `ONLY ${tableName(route)}`)
 
 /** Types whose array input is cheaper than a cast from text, and whose elements are separated by a comma. */
 const hasTypedArray = new Set([
@@ -92,7 +98,7 @@ const overriding = (columns: ReadonlyArray<RoutedColumn>): string =>
 
 const onConflict = (route: Route, options: PlanOptions): string => {
   if (options.existingRow === "skip") return " ON CONFLICT DO NOTHING"
-  if (options.existingRow === "halt" || route.lookup !== "key" || !route.isKeyUnique) return ""
+  if (options.existingRow === "halt" || route.lookup !== "key" || !route.isKeyArbiter) return ""
   const target = route.key.map((place) => quote(route.columns[place].column.name)).join(", ")
   const sets = route.columns
     .filter(({ column }, place) => !route.key.includes(place) && column.identity !== "always")
@@ -104,7 +110,7 @@ const namesOf = (columns: ReadonlyArray<RoutedColumn>): string =>
   columns.map(({ column }) => quote(column.name)).join(", ")
 
 const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOptions): Statement => {
-  const { offset, route, rows } = step
+  const { mayMiss, offset, route, rows } = step
   const { columns } = route
   const into = `INSERT INTO ${tableName(route)}`
   const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
@@ -115,6 +121,7 @@ const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOpti
     text: isEmpty ? `${into} SELECT FROM generate_series(1, $1::integer)` : set,
     params: isEmpty ? [String(rows.length)] : columns.map((_, place) => arrayText(rows, place)),
     rows: rows.length,
+    mayMiss,
     route,
     offset,
     insert: undefined
@@ -135,16 +142,17 @@ const equals = (column: TargetColumn, left: string, right: string): string =>
   column.hasEquality ? `${left} ${column.equality ?? "="} ${right}` : `${left}::text = ${right}::text`
 
 const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
-  const { keys, offset, places, route, rows } = step
+  const { keys, mayMiss, offset, places, route, rows } = step
   const columns = places.map((place) => route.columns[place].column)
   const { values, where } = keysOf(route)
   const cells = columns.map((column, part) => `${unnest(column, route.key.length + part + 1)} AS c${part}`)
   const sets = columns.map((column, part) => `${quote(column.name)} = v.c${part}`).join(", ")
   return {
     kind: "update",
-    text: `UPDATE ${tableName(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}`,
+    text: `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}`,
     params: [...route.key.map((_, part) => arrayText(keys, part)), ...places.map((place) => arrayText(rows, place))],
     rows: rows.length,
+    mayMiss,
     route,
     offset,
     insert: undefined
@@ -152,13 +160,29 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
 }
 
 const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
-  const { keys, offset, route } = step
+  const { keys, mayMiss, offset, route } = step
   const { values, where } = keysOf(route)
   return {
     kind: "delete",
-    text: `DELETE FROM ${tableName(route)} AS t USING (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
+    text: `DELETE FROM ${ownRows(route)} AS t USING (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
     params: route.key.map((_, part) => arrayText(keys, part)),
     rows: keys.length,
+    mayMiss,
+    route,
+    offset,
+    insert: undefined
+  }
+}
+
+const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
+  const { keys, offset, route } = step
+  const { values, where } = keysOf(route)
+  return {
+    kind: "check",
+    text: `SELECT FROM ${ownRows(route)} AS t, (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
+    params: route.key.map((_, part) => arrayText(keys, part)),
+    rows: 0,
+    mayMiss: false,
     route,
     offset,
     insert: undefined
@@ -171,9 +195,10 @@ const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOption
   const cascade = change.cascade && options.truncateCascade === "as-source" ? " CASCADE" : ""
   return {
     kind: "truncate",
-    text: `TRUNCATE ${[...new Set(routes.map(tableName))].join(", ")}${restart}${cascade}`,
+    text: `TRUNCATE ${[...new Set(routes.map(ownRows))].join(", ")}${restart}${cascade}`,
     params: [],
     rows: undefined,
+    mayMiss: true,
     route: routes[0],
     offset: change.offset,
     insert: undefined
@@ -192,6 +217,7 @@ const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions)
         : `${into} (${namesOf(columns)})${overriding(columns)} VALUES (${values})${onConflict(route, options)}`,
     params: row.map((cell) => cell ?? null),
     rows: 1,
+    mayMiss: true,
     route,
     offset,
     insert: undefined
@@ -203,12 +229,13 @@ const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): 
   const condition = ({ column, index }: RoutedColumn): string => {
     const cell = identity[index]
     if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NULL`
-    return equals(column, `t.${quote(column.name)}`, `$${params.push(cell)}`)
+    // Untyped, a parameter that is compared with a composite would be one of the pseudo-type record, which has no input.
+    return equals(column, `t.${quote(column.name)}`, `$${params.push(cell)}::${column.type}`)
   }
   if (route.lookup === "key") return route.key.map((place) => condition(route.columns[place])).join(" AND ")
   const image = route.columns.map(condition).join(" AND ")
   // Of several identical rows exactly one is meant, and it does not matter which.
-  const one = `SELECT t.tableoid, t.ctid FROM ${tableName(route)} AS t${image === "" ? "" : ` WHERE ${image}`} LIMIT 1`
+  const one = `SELECT t.tableoid, t.ctid FROM ${ownRows(route)} AS t${image === "" ? "" : ` WHERE ${image}`} LIMIT 1`
   return `(t.tableoid, t.ctid) = (${one})`
 }
 
@@ -220,7 +247,7 @@ const replaceRow = (route: Route, parameters: ReadonlyMap<string, number>, where
     return parameter === undefined ? `old.${quote(column.name)}` : `$${parameter}::${column.type}`
   })
   return (
-    `WITH old AS (DELETE FROM ${tableName(route)} AS t WHERE ${where} RETURNING t.*) ` +
+    `WITH old AS (DELETE FROM ${ownRows(route)} AS t WHERE ${where} RETURNING t.*) ` +
     `INSERT INTO ${tableName(route)} (${columns.map((column) => quote(column.name)).join(", ")}) ` +
     `OVERRIDING SYSTEM VALUE SELECT ${values.join(", ")} FROM old`
   )
@@ -233,10 +260,13 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
   if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) {
     return new NoIdentity(route, offset)
   }
+  const sought = route.lookup === "key" ? route.key.map((place) => route.columns[place]) : route.columns
+  // A value that the source left out is not NULL: it is not known.
+  if (sought.some(({ index }) => identity[index] === undefined)) return new NoIdentity(route, offset)
   const params: Array<string | null> = []
   if (change.type === "delete") {
-    const text = `DELETE FROM ${tableName(route)} AS t WHERE ${whereRow(route, identity, params)}`
-    return { kind: "delete", text, params, rows: 1, route, offset, insert: undefined }
+    const text = `DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, identity, params)}`
+    return { kind: "delete", text, params, rows: 1, mayMiss: true, route, offset, insert: undefined }
   }
   const row = updatedRowOf(route, change)
   const isKeySame = route.key.every((place) => row[place] === identity[route.columns[place].index])
@@ -255,9 +285,10 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
     kind: "update",
     text: setsIdentity
       ? replaceRow(route, parameters, where)
-      : `UPDATE ${tableName(route)} AS t SET ${sets} WHERE ${where}`,
+      : `UPDATE ${ownRows(route)} AS t SET ${sets} WHERE ${where}`,
     params,
     rows: 1,
+    mayMiss: true,
     route,
     offset,
     insert: row.includes(undefined) ? undefined : insertRow(route, row, offset, options)
@@ -273,6 +304,8 @@ export const statementOf = (step: Step, options: PlanOptions): Statement | NoIde
       return updateSet(step)
     case "deleteSet":
       return deleteSet(step)
+    case "absentSet":
+      return absentSet(step)
     case "truncate":
       return truncate(step, options)
     case "row":

@@ -1,11 +1,12 @@
 /**
  * The net effect of a run of changes: pure, and the reason why applying is fast.
  *
- * Where a table has a key, the changes of one row become one entry; where it has none, their order stays and adjacent
+ * Where a table has a unique key, the changes of one row become one entry; where it has none, their order stays and adjacent
  * inserts are joined. Folding gives up wherever only the source's order can tell what a change means. Its result may be
  * clever because the exact replay, one change at a time, is always at hand.
  */
 import type { Offset } from "./FluvioConsumer.ts"
+import { qualified } from "./Identifier.ts"
 import type { Cell, Tuple } from "./ReplicationEvent.ts"
 import type { Route } from "./Route.ts"
 import type { DeleteChange, RowChange, TruncateChange, UpdateChange } from "./Transaction.ts"
@@ -22,19 +23,30 @@ export type Row = ReadonlyArray<Cell>
 /** Cells by place in `route.key`. */
 export type Key = ReadonlyArray<Cell>
 
+/** A set of rows of one table. */
+interface Rows {
+  readonly route: Route
+  readonly offset: Offset
+  /**
+   * A row that the set misses (an insert: that it finds there already) is one that the replay in order would miss as
+   * well, with the same outcome. Otherwise a miss means that only the replay in order is exact.
+   */
+  readonly mayMiss: boolean
+}
+
 /** One step of a plan: a set of rows of one table, one row, or a truncate. */
 export type Step =
-  | { readonly type: "insertSet"; readonly route: Route; readonly offset: Offset; readonly rows: ReadonlyArray<Row> }
-  | {
+  | (Rows & { readonly type: "insertSet"; readonly rows: ReadonlyArray<Row> })
+  | (Rows & {
       readonly type: "updateSet"
-      readonly route: Route
-      readonly offset: Offset
       readonly keys: ReadonlyArray<Key>
       /** The places that are set; the same for every row. */
       readonly places: ReadonlyArray<number>
       readonly rows: ReadonlyArray<Row>
-    }
-  | { readonly type: "deleteSet"; readonly route: Route; readonly offset: Offset; readonly keys: ReadonlyArray<Key> }
+    })
+  | (Rows & { readonly type: "deleteSet"; readonly keys: ReadonlyArray<Key> })
+  /** Keys that rows take in the middle of the run: were one taken before, the replay in order would meet that row. */
+  | { readonly type: "absentSet"; readonly route: Route; readonly offset: Offset; readonly keys: ReadonlyArray<Key> }
   | { readonly type: "row"; readonly route: Route; readonly change: RowChange }
   | { readonly type: "truncate"; readonly routes: ReadonlyArray<Route>; readonly change: TruncateChange }
 
@@ -64,6 +76,7 @@ interface Entry {
   /** The row's key after the changes so far; `undefined` once it is deleted. */
   key: string | undefined
   isKeyChanged: boolean
+  isUpdated: boolean
 }
 
 /** A key as one string; `undefined` if a part is NULL or unknown. PostgreSQL's text cannot contain NUL. */
@@ -77,26 +90,53 @@ const keyText = (route: Route, cellOf: (place: number) => Cell): string | undefi
   return text
 }
 
-/** The changes of one table that has a key. */
+/** Types whose equal values are equal texts, whatever the settings under which the source printed them. */
+const printsAlike = new Set([
+  "smallint",
+  "integer",
+  "bigint",
+  "uuid",
+  "text",
+  "character varying",
+  "date",
+  "timestamp without time zone"
+])
+
+/** The changes of one table of which a key means one row at most. */
 class KeyedLane {
   readonly route: Route
   private readonly entries: Array<Entry> = []
   private readonly current = new Map<string, Entry>()
-  /** Keys that the target held before the run, as far as the run has met them. */
+  /** Keys of which it is known whether the target held them before the run. */
   private readonly met = new Set<string>()
+  /** Rows that an update moves, by the key they had before the run. */
+  private readonly moved = new Map<string, Entry>()
+  /** Keys that no row may have had before the run, and of which no insert tells. */
+  private readonly passed: Array<{ readonly offset: Offset; readonly key: Key }> = []
+  /** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
+  private readonly isUpdatable: boolean
 
   constructor(route: Route) {
     this.route = route
+    this.isUpdatable = route.columns.every(
+      ({ column }, place) => column.identity !== "always" || route.key.includes(place)
+    )
   }
 
   /** Returns false when only the source's order can tell what the change means. */
-  add(change: RowChange): boolean {
-    const { route } = this
+  add(change: RowChange, route: Route): boolean {
     if (change.type === "insert") {
       const row = rowOf(route, change.tuple)
       const key = keyText(route, (place) => row[place])
       if (key === undefined || this.current.has(key)) return false
-      const entry: Entry = { offset: change.offset, origin: undefined, row, key, isKeyChanged: false }
+      const entry: Entry = {
+        offset: change.offset,
+        origin: undefined,
+        row,
+        key,
+        isKeyChanged: false,
+        isUpdated: false
+      }
       this.current.set(key, entry)
       this.entries.push(entry)
       return true
@@ -111,36 +151,58 @@ class KeyedLane {
       if (this.met.has(old)) return false
       this.met.add(old)
       const origin = route.key.map((place) => identity[route.columns[place].index])
-      entry = { offset: change.offset, origin, row: [], key: old, isKeyChanged: false }
+      entry = { offset: change.offset, origin, row: [], key: old, isKeyChanged: false, isUpdated: false }
       this.current.set(old, entry)
       this.entries.push(entry)
     }
     if (change.type === "delete") {
+      this.leave(old, entry)
       entry.key = undefined
-      this.current.delete(old)
       return true
     }
+    if (!this.isUpdatable) return false
     const row = updatedRowOf(route, change)
     const { row: known } = entry
     for (let place = 0; place < known.length; place++) if (row[place] === undefined) row[place] = known[place]
-    entry.row = row
     const key = keyText(route, (place) => row[place])
     if (key === undefined) return false
     if (key !== old) {
-      // An UPDATE cannot set an ALWAYS identity column, and a taken key may be a deferred constraint at work.
+      // A taken key may be a deferred constraint at work; an UPDATE cannot set an ALWAYS identity column.
       if (this.current.has(key) || route.key.some((place) => route.columns[place].column.identity === "always"))
         return false
-      this.current.delete(old)
+      if (entry.origin !== undefined) {
+        // Of two updates in a chain, one could meet the row that the other has moved, when its own is missing.
+        const mover = this.moved.get(key)
+        if (mover !== undefined && mover !== entry) return false
+        if (!entry.isKeyChanged) this.moved.set(old, entry)
+      } else if (!this.met.has(key)) {
+        // In order, not the insert would meet a row that is there already, but this update.
+        this.pass(key, row, change.offset)
+      }
+      this.leave(old, entry)
       this.current.set(key, entry)
       entry.key = key
       entry.isKeyChanged = true
     }
+    entry.row = row
+    entry.isUpdated = true
     return true
+  }
+
+  /** A row leaves its key. A key that was never met has been entered by this run. */
+  private leave(key: string, { offset, row }: Entry): void {
+    this.current.delete(key)
+    if (!this.met.has(key)) this.pass(key, row, offset)
+  }
+
+  private pass(key: string, row: Row, offset: Offset): void {
+    this.met.add(key)
+    this.passed.push({ offset, key: this.route.key.map((place) => row[place]) })
   }
 
   /** Delete, then update, then insert: a key is vacated before it is taken. */
   steps(): Array<Step> {
-    const { route } = this
+    const { passed, route } = this
     const deleted: Array<Entry> = []
     const updated = new Map<string, Array<Entry>>()
     const inserted: Array<Entry> = []
@@ -155,9 +217,14 @@ class KeyedLane {
         else same.push(entry)
       }
     }
+    const isKeyExact = route.key.every((place) => printsAlike.has(route.columns[place].column.type))
     const steps: Array<Step> = []
     if (deleted.length > 0) {
-      steps.push({ type: "deleteSet", route, offset: deleted[0].offset, keys: deleted.map(originOf) })
+      const mayMiss = isKeyExact && deleted.every((entry) => !entry.isKeyChanged)
+      steps.push({ type: "deleteSet", route, offset: deleted[0].offset, mayMiss, keys: deleted.map(originOf) })
+    }
+    if (passed.length > 0) {
+      steps.push({ type: "absentSet", route, offset: passed[0].offset, keys: passed.map(({ key }) => key) })
     }
     for (const entries of updated.values()) {
       const [first] = entries
@@ -166,10 +233,13 @@ class KeyedLane {
       )
       if (places.length === 0) continue
       const rows = entries.map((entry) => entry.row)
-      steps.push({ type: "updateSet", route, offset: first.offset, keys: entries.map(originOf), places, rows })
+      const mayMiss = isKeyExact && !first.isKeyChanged
+      steps.push({ type: "updateSet", route, offset: first.offset, mayMiss, keys: entries.map(originOf), places, rows })
     }
     if (inserted.length > 0) {
-      steps.push({ type: "insertSet", route, offset: inserted[0].offset, rows: inserted.map((entry) => entry.row) })
+      const mayMiss = inserted.every((entry) => !entry.isUpdated)
+      const rows = inserted.map((entry) => entry.row)
+      steps.push({ type: "insertSet", route, offset: inserted[0].offset, mayMiss, rows })
     }
     return steps
   }
@@ -184,7 +254,7 @@ const shapeOf = (entry: Entry): string => {
   return shape
 }
 
-/** The changes of one table without a usable key: their order stays, adjacent inserts share a step. */
+/** The changes of one table without a key that means one row at most: their order stays, adjacent inserts share a step. */
 class OrderedLane {
   readonly route: Route
   private readonly done: Array<Step> = []
@@ -195,13 +265,13 @@ class OrderedLane {
     this.route = route
   }
 
-  add(change: RowChange): boolean {
+  add(change: RowChange, route: Route): boolean {
     if (change.type === "insert") {
       this.first ??= change.offset
-      this.rows.push(rowOf(this.route, change.tuple))
+      this.rows.push(rowOf(route, change.tuple))
     } else {
       this.flush()
-      this.done.push({ type: "row", route: this.route, change })
+      this.done.push({ type: "row", route, change })
     }
     return true
   }
@@ -213,26 +283,48 @@ class OrderedLane {
 
   private flush(): void {
     if (this.first === undefined) return
-    this.done.push({ type: "insertSet", route: this.route, offset: this.first, rows: this.rows })
+    this.done.push({ type: "insertSet", route: this.route, offset: this.first, mayMiss: true, rows: this.rows })
     this.rows = []
     this.first = undefined
   }
 }
 
-/** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
-const setsIdentity = (route: Route): boolean =>
-  route.columns.some(({ column }, place) => column.identity === "always" && !route.key.includes(place))
+type Lane = KeyedLane | OrderedLane
+
+/** Cells mean the same by their place: relations that one table holds together, as partitions and shards, share a lane. */
+const isSameLayout = (left: Route, right: Route): boolean =>
+  left.lookup === right.lookup &&
+  left.columns.length === right.columns.length &&
+  left.columns.every(({ column }, place) => column.name === right.columns[place].column.name) &&
+  left.key.length === right.key.length &&
+  left.key.every((place, part) => place === right.key[part])
 
 /**
  * Folds a run of changes, or answers `undefined` when it must be replayed in order: a trigger would see another order,
  * a key is met in a way that folding cannot explain, or a row cannot be identified.
+ *
+ * The order of changes of different tables is given up, so that no trigger, rule or foreign key may look at it.
  */
 export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> | undefined => {
   const steps: Array<Step> = []
-  const lanes = new Map<Route, KeyedLane | OrderedLane>()
+  const lanes = new Map<string, Lane>()
+  const laneByRoute = new Map<Route, Lane>()
   const flush = () => {
     for (const lane of lanes.values()) steps.push(...lane.steps())
     lanes.clear()
+    laneByRoute.clear()
+  }
+  const laneOf = (route: Route): Lane => {
+    const table = qualified(route.table.schema, route.table.name)
+    let lane = lanes.get(table)
+    if (lane !== undefined && !isSameLayout(lane.route, route)) {
+      flush()
+      lane = undefined
+    }
+    lane ??= route.lookup === "key" && route.isKeyUnique ? new KeyedLane(route) : new OrderedLane(route)
+    lanes.set(table, lane)
+    laneByRoute.set(route, lane)
+    return lane
   }
   for (const change of changes) {
     if (change.type === "truncate") {
@@ -243,14 +335,9 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     }
     const route = routeOf(change.relation)
     if (route === undefined) continue
-    let lane = lanes.get(route)
-    if (lane === undefined) {
-      if (route.table.firesTriggers) return undefined
-      lane = route.lookup === "key" ? new KeyedLane(route) : new OrderedLane(route)
-      lanes.set(route, lane)
-    }
-    if (change.type === "update" && setsIdentity(route)) return undefined
-    if (!lane.add(change)) return undefined
+    if (route.table.firesTriggers) return undefined
+    const lane = laneByRoute.get(route) ?? laneOf(route)
+    if (!lane.add(change, route)) return undefined
   }
   flush()
   return steps

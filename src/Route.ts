@@ -20,8 +20,10 @@ export interface Route {
   readonly lookup: Lookup
   /** Places in `columns` of the key, when `lookup` is `key`. */
   readonly key: ReadonlyArray<number>
-  /** A unique index of the target, checked at once, covers exactly the key. */
+  /** At most one row of the target has a given key: a unique index, checked at once, lies within it. */
   readonly isKeyUnique: boolean
+  /** Such an index covers exactly the key, so that `ON CONFLICT` can name it. */
+  readonly isKeyArbiter: boolean
 }
 
 /**
@@ -57,8 +59,16 @@ export const route = (
   const key = isFull ? (own.includes(-1) ? [] : own) : isIdentityRouted ? flagged : []
   const names = new Set(key.map((place) => columns[place].column.name))
   const primary = table.isPrimaryKeyDeferrable ? [] : (table.primaryKey ?? [])
-  const isKeyUnique = [primary, ...table.uniqueKeys].some(
-    (unique) => unique.length > 0 && unique.length === names.size && unique.every((name) => names.has(name))
+  const within = [primary, ...table.uniqueKeys].filter(
+    (unique) => unique.length > 0 && unique.every((name) => names.has(name))
   )
-  return { relation, table, columns, key, isKeyUnique, lookup: key.length > 0 ? "key" : isFull ? "image" : "none" }
+  return {
+    relation,
+    table,
+    columns,
+    key,
+    isKeyUnique: within.length > 0,
+    isKeyArbiter: within.some((unique) => unique.length === names.size),
+    lookup: key.length > 0 ? "key" : isFull ? "image" : "none"
+  }
 }
