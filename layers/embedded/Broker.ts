@@ -34,6 +34,8 @@ export interface BrokerOptions {
   readonly port?: number
   /** How many SPUs there are; partitions start out led by the first one, whose id is 5001. */
   readonly spus?: number
+  /** Ports that clients are told instead of the SPUs' own, in their order: of what stands in between. */
+  readonly publicPorts?: ReadonlyArray<number>
 }
 
 export interface AppendOptions {
@@ -54,6 +56,8 @@ export interface LogBounds {
 export interface BrokerShape {
   /** `host:port` of the controller, which is what clients are given. */
   readonly endpoint: string
+  /** Of the controller, and then of each SPU. */
+  readonly ports: ReadonlyArray<number>
   /** The log starts at `firstOffset`, 0 by default. */
   createTopic(
     topic: string,
@@ -127,8 +131,9 @@ export const commandsOf = (server: BrokerServer): Commands => {
   }
 }
 
-const shape = (controllerPort: number, call: Call): BrokerShape => ({
-  endpoint: `127.0.0.1:${controllerPort}`,
+const shape = (ports: ReadonlyArray<number>, call: Call): BrokerShape => ({
+  endpoint: `127.0.0.1:${ports[0]}`,
+  ports,
   createTopic: (topic, { firstOffset = 0, partitions = 1 } = {}) =>
     call("createTopic", { topic, partitions, firstOffset }),
   deleteTopic: (topic) => call("deleteTopic", { topic }),
@@ -151,8 +156,9 @@ const shape = (controllerPort: number, call: Call): BrokerShape => ({
 
 const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
-const serverOptions = ({ folder, port = 0, spus = 1 }: BrokerOptions): ServerOptions => ({
+const serverOptions = ({ folder, port = 0, publicPorts = [], spus = 1 }: BrokerOptions): ServerOptions => ({
   folder,
+  publicPorts,
   ports: [port, ...Array.from({ length: spus }, () => 0)]
 })
 
@@ -165,9 +171,9 @@ export const make = Effect.fn("Broker.make")(function* (
     Effect.try({ try: () => new BrokerServer(serverOptions(options)), catch: failed("start") }),
     (server) => Effect.sync(() => server.close())
   )
-  const [controllerPort = 0] = yield* Effect.tryPromise({ try: () => server.listen(), catch: failed("start") })
+  const ports = yield* Effect.tryPromise({ try: () => server.listen(), catch: failed("start") })
   const commands = commandsOf(server)
-  return shape(controllerPort, (name, command) =>
+  return shape(ports, (name, command) =>
     Effect.tryPromise({
       try: async () => (await commands[name](command as never)) as never,
       catch: failed(name)
@@ -265,7 +271,7 @@ export const spawn = Effect.fn("Broker.spawn")(function* (
       Effect.map((value) => value as never),
       Effect.mapError((reason) => new BrokerError({ operation: name, reason }))
     )
-  return { ...shape(settings.ports[0] ?? 0, call), kill, start }
+  return { ...shape(settings.ports, call), kill, start }
 })
 
 export class Broker extends Context.Service<Broker, BrokerShape>()("fluvio-postgres-sink/embedded/Broker") {

@@ -79,6 +79,8 @@ export interface ServerOptions {
   readonly folder: string | undefined
   /** Port of the controller, then one of each SPU; 0 for any free one. */
   readonly ports: ReadonlyArray<number>
+  /** The port that clients are told of each SPU, where it is not its own. */
+  readonly publicPorts: ReadonlyArray<number>
 }
 
 /** Ids of SPUs count up from here, as those of a real cluster do. */
@@ -213,11 +215,13 @@ export class BrokerServer {
   private readonly servers: ReadonlyArray<Server>
   private readonly peers = new Set<Peer>()
   private ports: ReadonlyArray<number>
+  private readonly publicPorts: ReadonlyArray<number>
   private epoch = 0
 
   constructor(options: ServerOptions) {
     this.folder = options.folder
     this.ports = options.ports
+    this.publicPorts = options.publicPorts
     this.servers = options.ports.map((_, index) => {
       const spu = index === 0 ? undefined : firstSpu + index - 1
       return createServer((socket) => {
@@ -545,7 +549,11 @@ export class BrokerServer {
         spec: {
           id,
           kind: 1,
-          publicEndpoint: { port, ingress: [{ hostname: host, ip: undefined }], encryption: 0 },
+          publicEndpoint: {
+            port: this.publicPorts[index] ?? port,
+            ingress: [{ hostname: host, ip: undefined }],
+            encryption: 0
+          },
           privateEndpoint: { port, host, encryption: 0 },
           rack: undefined,
           publicEndpointLocal: undefined
