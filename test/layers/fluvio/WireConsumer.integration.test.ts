@@ -1,3 +1,4 @@
+import { conformance } from "./conformance.ts"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { FetchOffsets, errorOf, StreamFetch } from "../../../layers/fluvio/Protocol.ts"
@@ -448,4 +449,11 @@ describe("a peer that falls silent", () => {
       assert.instanceOf((yield* fate(endpoint, 0, impatient)).error, Errors.LeaderMoved)
     })
   )
+})
+
+conformance({
+  name: "wire",
+  make: (options) => make({ timeout: "2 seconds", ...options }),
+  codecs: ["none", "gzip", "snappy", "lz4", "zstd"],
+  tellsTimestamps: true
 })

@@ -1,0 +1,366 @@
+/**
+ * The reader on the vendor's library, `@fluvio/client` 0.14.9, for those who prefer it: `consumer.driver: client`.
+ *
+ * The library neither takes nor tells an absolute offset, so this reader counts: from the start of the log that the
+ * controller reports. What follows from that, and from the library itself:
+ *
+ * - The reported start lags behind retention. If it moves while a stream is opened, the attempt fails and is repeated; if
+ *   it is reported too late even for that, only the proof of place (the stored checksum of the record at the stored
+ *   offset) notices.
+ * - It reads what is not committed yet; after a change of leaders such records may have changed.
+ * - Checksums of batches are not verified, so damaged bytes pass, and filtered records shift the count.
+ * - An offset 2^32 or more records behind the log's start cannot be named.
+ * - About 13 000 records a second; each leaks about 160 bytes, so a long-lived process needs to be restarted.
+ * - A stream cannot be closed: its connection ends when it is garbage collected. A read that is pending when the scope
+ *   closes stays pending, is kept from being collected (that would crash the process) and keeps the process alive until
+ *   a record arrives or the server goes.
+ * - It cannot be given TLS settings, and it writes its own log lines to stderr.
+ */
+import { crc32c } from "@node-rs/crc32"
+import { Array, Duration, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { createRequire } from "node:module"
+import {
+  type Bounds,
+  CorruptBatch,
+  DriverLimit,
+  FluvioConsumer,
+  type FluvioError,
+  FluvioProtocolError,
+  type FluvioRecord,
+  FluvioSilent,
+  FluvioUnreachable,
+  LeaderMoved,
+  Offset,
+  OffsetBeyondEnd,
+  OffsetEvicted,
+  type Records,
+  TopicNotFound
+} from "../../src/FluvioConsumer.ts"
+import type { Place } from "./Connection.ts"
+import { type ClusterOptions, formatAddress, resolve } from "./Profile.ts"
+
+export interface ClientConsumerOptions extends ClusterOptions {
+  readonly topic: string
+  readonly partition: number
+  /** After this time without records the controller is asked whether there should be any; 10 s. */
+  readonly probeInterval?: Duration.Input | undefined
+  /** How long the library may take to connect, to open a stream and to answer the probe; 30 s. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+const driver = "client"
+
+/** Reading ahead of the consumer pauses at this many bytes, or records. */
+const maxAhead = { bytes: 1024 * 1024, records: 1000 }
+
+/** `createStream` takes an index of 32 bits, and casts a larger one silently. */
+const maxIndex = 0xffff_ffff
+
+/** How often, and how many times, a log that seems to end before the wanted offset is looked at again. */
+const settling = { interval: "250 millis", times: 8 } as const
+
+interface Settings {
+  readonly place: Place
+  readonly cluster: ClusterOptions
+  readonly probeInterval: Duration.Duration
+  readonly timeout: Duration.Duration
+}
+
+interface NativeRecord {
+  key(): ArrayBuffer | null
+  value(): ArrayBuffer
+}
+
+type NativeIterator = AsyncIterator<NativeRecord>
+
+const PartitionList = Schema.fromJsonString(
+  Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      status: Schema.Struct({ leader: Schema.Struct({ hw: Schema.Int }), baseOffset: Schema.Natural })
+    })
+  )
+)
+
+/** The library rejects with an array of one string; only mistakes in the arguments are errors. */
+const textOf = (cause: unknown): string =>
+  Array.isArray(cause) ? cause.join("; ") : cause instanceof Error ? cause.message : String(cause)
+
+const unreachable =
+  /socket closed|connection (refused|reset|aborted)|broken pipe|tim(ed|e) ?out|unreachable|offline|not (been )?initialized|out of range|os error/i
+
+/** The library's errors are texts; those that are not known here end the connector. */
+const failureOf = (text: string, operation: string, endpoint: string, place: Place, offset: number): FluvioError => {
+  const evicted = /Offset (\d+) is evicted\. The next available is (\d+)/.exec(text)
+  if (evicted !== null) {
+    return new OffsetEvicted({ ...place, requested: Number(evicted[1]), available: Number(evicted[2]) })
+  }
+  if (/topic was (not found|deleted)|(topic|partition) not found/i.test(text)) {
+    return new TopicNotFound(place)
+  }
+  if (/not (a|the) leader/i.test(text)) {
+    return new LeaderMoved({ ...place, reason: text })
+  }
+  if (/compress/i.test(text)) {
+    return new CorruptBatch({ ...place, offset, reason: text })
+  }
+  return unreachable.test(text)
+    ? new FluvioUnreachable({ endpoint, operation, reason: text })
+    : new FluvioProtocolError({ endpoint, operation, reason: text })
+}
+
+const loadLibrary = Effect.try({
+  // The package is CommonJS, and `require` gives it as it is, whatever loads this file.
+  try: () => createRequire(import.meta.url)("@fluvio/client") as typeof import("@fluvio/client"),
+  catch: () =>
+    new DriverLimit({ driver, reason: "the package @fluvio/client is not installed, or not built for this platform" })
+})
+
+/** A connected client of the library, and the ways to use it. */
+const connect = Effect.fnUntraced(function* ({ cluster, place, timeout }: Settings) {
+  const library = yield* loadLibrary
+  const { controller, tls } = yield* resolve(cluster)
+  if (tls !== undefined) {
+    return yield* new DriverLimit({ driver, reason: "the profile asks for TLS, which the library cannot be told" })
+  }
+  const endpoint = formatAddress(controller)
+
+  /** One call of the library. It has no deadlines of its own: a peer that falls silent would be waited for for ever. */
+  const call = <A>(operation: string, run: () => Promise<A>, offset = 0): Effect.Effect<A, FluvioError> =>
+    Effect.tryPromise({
+      try: run,
+      catch: (cause) => failureOf(textOf(cause), operation, endpoint, place, offset)
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () => Effect.fail(new FluvioSilent({ endpoint, operation, seconds: Duration.toSeconds(timeout) }))
+      })
+    )
+
+  const client = yield* call("connect", () => library.default.connect({ host: controller.host, port: controller.port }))
+  const admin = yield* call("admin", () => client.admin())
+  const name = `${place.topic}-${place.partition}`
+
+  const bounds: Effect.Effect<Bounds, FluvioError> = Effect.gen(function* () {
+    const operation = "listPartitions"
+    const text = yield* call(operation, () => admin.listPartitions())
+    const partitions = yield* Schema.decodeUnknownEffect(PartitionList)(text).pipe(
+      Effect.mapError((error) => new FluvioProtocolError({ endpoint, operation, reason: error.message }))
+    )
+    const status = partitions.find((partition) => partition.name === name)?.status
+    if (status === undefined) {
+      return yield* new TopicNotFound(place)
+    }
+    return { start: Offset.make(status.baseOffset), end: Offset.make(Math.max(status.baseOffset, status.leader.hw)) }
+  })
+
+  const openStream = Effect.fnUntraced(function* (offset: number, index: number) {
+    const consumer = yield* call("partitionConsumer", () => client.partitionConsumer(place.topic, place.partition))
+    const beginning = new library.Offset({ index, from: library.OffsetFrom.Beginning })
+    const stream = yield* call("createStream", () => consumer.createStream(beginning), offset)
+    return stream[Symbol.asyncIterator]()
+  })
+
+  return { endpoint, bounds, openStream }
+})
+
+/**
+ * Iterators with a read pending. If one became unreachable before its read resolves, garbage collection would free what
+ * native code still uses, and the process would crash.
+ */
+const pending = new Set<NativeIterator>()
+
+/**
+ * Reads ahead, one read at a time, up to a limit: what has resolved when the consumer comes is its next chunk. A read is
+ * never raced or repeated, since the library loses records when two are pending.
+ */
+class ReadAhead {
+  /** The offset of the next record to arrive. */
+  next: number
+  private readonly iterator: NativeIterator
+  private readonly failureOf: (cause: unknown, offset: number) => FluvioError
+  private records: globalThis.Array<FluvioRecord> = []
+  private size = 0
+  private failure: FluvioError | undefined
+  private resume: (() => void) | undefined
+
+  constructor(iterator: NativeIterator, from: number, failureOf: (cause: unknown, offset: number) => FluvioError) {
+    this.iterator = iterator
+    this.next = from
+    this.failureOf = failureOf
+  }
+
+  /** Whether the consumer has taken everything that arrived. */
+  get isEmpty(): boolean {
+    return this.records.length === 0
+  }
+
+  private ask(): void {
+    const isFull = this.records.length >= maxAhead.records || this.size >= maxAhead.bytes
+    if (this.failure !== undefined || isFull || pending.has(this.iterator)) {
+      return
+    }
+    pending.add(this.iterator)
+    this.iterator
+      .next()
+      .finally(() => pending.delete(this.iterator))
+      .then((result) => this.accept(result))
+      .catch((cause: unknown) => this.fail(this.failureOf(cause, this.next)))
+  }
+
+  private accept({ done, value }: IteratorResult<NativeRecord>): void {
+    if (done === true) {
+      // A server that goes before its first response looks like a clean end.
+      return this.fail(this.failureOf("Socket closed: the stream ended", this.next))
+    }
+    const key = value.key()
+    const bytes = new Uint8Array(value.value())
+    this.records.push({
+      offset: Offset.make(this.next),
+      key: key === null ? undefined : new Uint8Array(key),
+      value: bytes,
+      timestamp: undefined
+    })
+    this.size += bytes.length
+    this.next++
+    this.wake()
+    this.ask()
+  }
+
+  private wake(): void {
+    const { resume } = this
+    // The consumer may run, and wait again, before this returns.
+    this.resume = undefined
+    resume?.()
+  }
+
+  /** Ends reading. What was read before is still given out; the first error stays. */
+  fail(error: FluvioError): void {
+    this.failure ??= error
+    this.wake()
+  }
+
+  /** What has been read, at least one record. */
+  readonly take: Effect.Effect<Records, FluvioError> = Effect.suspend(() => {
+    const records = this.records
+    if (Array.isArrayNonEmpty(records)) {
+      this.records = []
+      this.size = 0
+      this.ask()
+      return Effect.succeed(records)
+    }
+    return this.failure === undefined ? Effect.andThen(this.arrival, this.take) : Effect.fail(this.failure)
+  })
+
+  private readonly arrival = Effect.callback<void>((resume) => {
+    this.resume = () => resume(Effect.void)
+    this.ask()
+  })
+}
+
+const openReading = Effect.fnUntraced(function* (settings: Settings, from: number) {
+  const { place } = settings
+  const { bounds, endpoint, openStream } = yield* connect(settings)
+
+  // The controller learns of appended records with a delay; a stored offset may be ahead of what it reports.
+  const { end, start } = yield* bounds.pipe(
+    Effect.repeat({
+      until: ({ end }) => from <= end,
+      schedule: Schedule.spaced(settling.interval),
+      times: settling.times
+    })
+  )
+  if (from < start) {
+    return yield* new OffsetEvicted({ ...place, requested: from, available: start })
+  }
+  if (from > end) {
+    return yield* new OffsetBeyondEnd({ ...place, requested: from, end })
+  }
+  const index = from - start
+  if (index > maxIndex) {
+    return yield* new DriverLimit({
+      driver,
+      reason: `offset ${from} lies ${index} records behind the start of the log, and the library counts to ${maxIndex}`
+    })
+  }
+  const iterator = yield* openStream(from, index)
+  const { start: startAfter } = yield* bounds
+  if (startAfter !== start) {
+    return yield* new FluvioUnreachable({
+      endpoint,
+      operation: "createStream",
+      reason: `retention moved the start of the log from ${start} to ${startAfter} while the stream was opened`
+    })
+  }
+
+  const reading = yield* Effect.acquireRelease(
+    Effect.sync(
+      () => new ReadAhead(iterator, from, (cause, offset) => failureOf(textOf(cause), "read", endpoint, place, offset))
+    ),
+    (reading) =>
+      Effect.sync(() =>
+        reading.fail(new FluvioUnreachable({ endpoint, operation: "read", reason: "it was closed on this side" }))
+      )
+  )
+
+  // The library waits for a silent peer for ever, so somebody else has to look.
+  const probe = Effect.gen(function* () {
+    let seen = reading.next
+    let isLate = false
+    for (;;) {
+      yield* Effect.sleep(settings.probeInterval)
+      if (reading.next === seen && reading.isEmpty) {
+        const { end, start } = yield* bounds
+        const isOwed = reading.next === seen && end > seen
+        if (isOwed && isLate) {
+          return yield* Effect.fail(
+            start > seen
+              ? new OffsetEvicted({ ...place, requested: seen, available: start })
+              : new FluvioSilent({ endpoint, operation: "read", seconds: Duration.toSeconds(settings.probeInterval) })
+          )
+        }
+        isLate = isOwed
+      } else {
+        isLate = false
+      }
+      seen = reading.next
+    }
+  }).pipe(Effect.catch((error) => Effect.sync(() => reading.fail(error))))
+  yield* Effect.forkScoped(probe)
+
+  return Effect.map(reading.take, Array.of)
+})
+
+/** The service for one partition. The library is loaded when a stream is run or the bounds are asked for, not before. */
+export const make = (options: ClientConsumerOptions): FluvioConsumer["Service"] => {
+  const { partition, probeInterval, timeout, topic, ...cluster } = options
+  const settings: Settings = {
+    place: { topic, partition },
+    cluster,
+    probeInterval: Duration.fromInputUnsafe(probeInterval ?? "10 seconds"),
+    timeout: Duration.fromInputUnsafe(timeout ?? "30 seconds")
+  }
+  // The library cannot close a connection, so the one that answers about bounds is kept until it fails.
+  let connected: Effect.Success<ReturnType<typeof connect>> | undefined
+  return FluvioConsumer.of({
+    topic,
+    partition,
+    records: (from) =>
+      Stream.unwrap(Effect.map(openReading(settings, from), (pull) => Stream.fromPull(Effect.succeed(pull)))),
+    bounds: Effect.gen(function* () {
+      connected ??= yield* connect(settings)
+      return yield* connected.bounds
+    }).pipe(
+      Effect.tapError(() =>
+        Effect.sync(() => {
+          connected = undefined
+        })
+      ),
+      Effect.withSpan("FluvioConsumer.bounds")
+    ),
+    checksum: crc32c
+  })
+}
+
+export const layer = (options: ClientConsumerOptions): Layer.Layer<FluvioConsumer> =>
+  Layer.sync(FluvioConsumer, () => make(options))
