@@ -1,8 +1,9 @@
 /** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
 import { Array, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Schema, Stream } from "effect"
 import type { SqlClient } from "effect/sql"
+import * as Apply from "./Apply.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, type FluvioError, Offset, type Records } from "./FluvioConsumer.ts"
+import { FluvioConsumer, Offset, type Records } from "./FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
@@ -38,8 +39,7 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
   }
 }
 
-export type ConnectorError =
-  FluvioError | OffsetStoreError | Sink.SinkError | TransactionError | RetentionGap | PlaceNotProved
+export type ConnectorError = Apply.ApplyError | OffsetStoreError | TransactionError | RetentionGap | PlaceNotProved
 
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
@@ -162,6 +162,7 @@ export const groups: Stream.Stream<
       appliedThrough: legacy,
       maxBytes: config.group.bytes,
       floatNull: config.floatNull,
+      onUnreadable: config.onError.decode,
       acceptEpoch: config.acceptEpoch
     })
     if (legacy !== undefined) yield* learn(assembler, first, legacy)
@@ -171,6 +172,7 @@ export const groups: Stream.Stream<
         "The target's role may not set session_replication_role: triggers and foreign keys of the target are at work, and their tables are applied row by row"
       )
     }
+    const applier = yield* Apply.make(sink)
     const queue = yield* readAhead(records, assembler)
 
     const waiting: Array<Piece> = []
@@ -216,7 +218,7 @@ export const groups: Stream.Stream<
           Group.sizeOf(waiting as unknown as Group.Group, config.group)
         ) as unknown as Group.Group
         // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
-        const applying = sink.apply(group, more)
+        const applying = applier.apply(group, more)
         const applied = yield* group[0].end === undefined ? applying : Effect.uninterruptible(applying)
         committedAt = yield* Clock.currentTimeMillis
         if (applied instanceof Sink.BrokenOff) {

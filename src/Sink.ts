@@ -24,7 +24,7 @@ import * as Router from "./Router.ts"
 import * as SchemaChange from "./SchemaChange.ts"
 import * as Session from "./Session.ts"
 import * as SqlFailure from "./SqlFailure.ts"
-import type { Change, End, Piece, RelationChange } from "./Transaction.ts"
+import type { Change, End, Piece, RelationChange, Unreadable } from "./Transaction.ts"
 
 /** What one committed group did. */
 export interface Applied {
@@ -41,8 +41,10 @@ export interface Applied {
   readonly missingRows: number
   /** Inserts whose row was there already and that were skipped. */
   readonly existingRows: number
-  /** Runs of changes whose folded plan was given up and that were replayed in order. */
+  /** Groups and parts that were replayed in order, because their folded plan was given up. */
   readonly replays: number
+  /** Transactions that were set aside. */
+  readonly quarantined: number
   /** Where the time went, in milliseconds. */
   readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
 }
@@ -102,34 +104,19 @@ export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("Iden
 }
 
 export type SinkError =
-  ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
+  Unreadable | ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
 
-/** A folded run that did not do what it should: it is replayed in order, which is exact. */
-class FoldGivenUp {
+/** A folded run did not do what it should: only the exact plan can tell what is wrong, if anything is. */
+export class FoldGivenUp {
   readonly _tag = "FoldGivenUp"
+  readonly isRetryable = false
 }
 
-type Mode = "folded" | "in-order"
+/** A refused value or constraint may be the fold's own doing: the order of the source decides. */
+export const isFoldsOwn = (error: unknown): boolean =>
+  error instanceof FoldGivenUp || (error instanceof ApplyFailed && ["constraint", "data"].includes(error.failure.class))
 
-/** Two commits in a row, as what they did together. */
-const together = (first: Applied, second: Applied): Applied => ({
-  position: second.position,
-  transactions: first.transactions + second.transactions,
-  duplicates: first.duplicates + second.duplicates,
-  changes: first.changes + second.changes,
-  records: first.records + second.records,
-  bytes: first.bytes + second.bytes,
-  statements: first.statements + second.statements,
-  schemaChanges: first.schemaChanges + second.schemaChanges,
-  missingRows: first.missingRows + second.missingRows,
-  existingRows: first.existingRows + second.existingRows,
-  replays: first.replays + second.replays,
-  millis: {
-    plan: first.millis.plan + second.millis.plan,
-    execute: first.millis.execute + second.millis.execute,
-    commit: first.millis.commit + second.millis.commit
-  }
-})
+export type Mode = "folded" | "in-order"
 
 const tableOf = ({ name, namespace }: Relation): string => `${namespace}.${name}`
 
@@ -145,19 +132,6 @@ const catalogueOf = (changes: ReadonlyArray<Change>): Catalogue => ({
 
 const rowsTouched = (result: unknown): number => (result as { readonly rowCount: number }).rowCount
 
-/** A refused value or constraint may be the fold's own doing: the order of the source decides. */
-const orInOrder = <A, E, R>(
-  attempt: (mode: Mode) => Effect.Effect<A, E, R>
-): Effect.Effect<A, Exclude<E, FoldGivenUp>, R> =>
-  attempt("folded").pipe(
-    Effect.catchIf(
-      (error) =>
-        error instanceof FoldGivenUp ||
-        (error instanceof ApplyFailed && ["constraint", "data"].includes(error.failure.class)),
-      () => attempt("in-order")
-    )
-  ) as Effect.Effect<A, Exclude<E, FoldGivenUp>, R>
-
 /** What an attempt did so far; thrown away with it. */
 class Tally {
   changes = 0
@@ -166,6 +140,7 @@ class Tally {
   missingRows = 0
   existingRows = 0
   replays = 0
+  quarantined = 0
   plan = 0
   execute = 0
 
@@ -174,17 +149,20 @@ class Tally {
   }
 }
 
+export type Run<A, E, R = never> = Effect.Effect<A, E, R | SqlClient.SqlClient | OffsetStore>
+
 export interface Sink {
-  /**
-   * Applies a group and saves its position, in one target transaction. A group that is the first part of a large
-   * transaction takes the other parts from `more`, one by one.
-   */
-  readonly apply: <E, R>(
-    group: Group,
-    more: Effect.Effect<Piece, E, R>
-  ) => Effect.Effect<Applied | BrokenOff, SinkError | E, R | SqlClient.SqlClient | OffsetStore>
   /** Triggers and foreign keys of the target are off while applying. */
   readonly isReplica: boolean
+  /** Applies whole transactions, all in one. */
+  readonly whole: (group: Group, mode: Mode) => Run<Applied, SinkError | FoldGivenUp>
+  /**
+   * Applies one transaction in parts, the first of them at hand and the others from `more`; each under a savepoint, so
+   * that a part whose fold is given up is replayed alone.
+   */
+  readonly parts: <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) => Run<Applied, SinkError | BrokenOff | E, R>
+  /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
+  readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
 }
 
 /** `learned` is a catalogue that is not stored yet; it is saved with the first group. */
@@ -374,15 +352,15 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     }
   }
 
-  /** Whole transactions, all in one. */
-  const applyWhole = Effect.fnUntraced(function* (group: Group, end: End, mode: Mode) {
+  const whole: Sink["whole"] = Effect.fnUntraced(function* (group, mode) {
     const tally = new Tally()
+    const { end } = group[group.length - 1]
     const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
-    const position = positionAt(end)
+    const position = positionAt(end!)
     let ready = 0
     yield* transaction(
       Effect.gen(function* () {
-        yield* applyChanges(changes, mode, group.length === 1 ? end.commitLsn : undefined, tally)
+        yield* applyChanges(changes, mode, group.length === 1 ? position.commitLsn : undefined, tally)
         ready = yield* Clock.currentTimeMillis
         yield* save(position, catalogueOf(changes))
       })
@@ -391,34 +369,33 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     return committed(group, position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
 
-  /** One transaction in parts, each under a savepoint, so that a part whose fold fails is replayed alone. */
-  const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
+  const applyPart = Effect.fnUntraced(function* (piece: Piece, mode: Mode, tally: Tally) {
+    const sql = yield* SqlClient.SqlClient
+    const attempt = new Tally()
+    yield* sql.withTransaction(applyChanges(piece.changes, mode, piece.end?.commitLsn, attempt)).pipe(
+      SqlFailure.typed,
+      Effect.onError(() => Effect.sync(router.forget))
+    )
+    if (mode === "in-order") attempt.replays = 1
+    tally.add(attempt)
+  })
+
+  const parts: Sink["parts"] = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
     const tally = new Tally()
     const relations: Array<StoredRelation> = []
     const types: Array<StoredType> = []
     let records = 0
     let bytes = 0
     let ready = 0
-    const outcome = yield* transaction(
+    const { piece, position } = yield* transaction(
       Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
         for (let piece = first; ; piece = yield* more) {
           if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff(piece))
-          const { changes } = piece
-          yield* orInOrder(
-            Effect.fnUntraced(
-              function* (mode) {
-                const attempt = new Tally()
-                yield* applyChanges(changes, mode, piece.end?.commitLsn, attempt)
-                if (mode === "in-order") attempt.replays += 1
-                tally.add(attempt)
-              },
-              sql.withTransaction,
-              SqlFailure.typed,
-              Effect.onError(() => Effect.sync(router.forget))
-            )
+          if (piece.refusal !== undefined) return yield* piece.refusal
+          yield* applyPart(piece, "folded", tally).pipe(
+            Effect.catchIf(isFoldsOwn, () => applyPart(piece, "in-order", tally))
           )
-          const learned = catalogueOf(changes)
+          const learned = catalogueOf(piece.changes)
           relations.push(...learned.relations)
           types.push(...learned.types)
           records += piece.records
@@ -430,39 +407,19 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           return { position, piece: { ...piece, records, bytes } }
         }
       })
-    ).pipe(
-      Effect.catchIf(
-        (error) => error instanceof BrokenOff,
-        (broken) => Effect.succeed(broken)
-      )
-    )
-    if (outcome instanceof BrokenOff) return outcome
-    return committed([outcome.piece], outcome.position, tally, (yield* Clock.currentTimeMillis) - ready)
+    ) as Run<{ readonly position: Position; readonly piece: Piece }, SinkError | BrokenOff | E, R>
+    return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
 
-  const applyExactly = (group: Group, end: End) => orInOrder((mode) => applyWhole(group, end, mode))
-
-  /** A group fails as a whole: its transactions are tried alone, so that only the one at fault stops the connector. */
-  const applySingly = Effect.fnUntraced(function* (group: Group) {
-    const applied: Array<Applied> = []
-    for (const piece of group) {
-      if (piece.end !== undefined) applied.push(yield* applyExactly([piece], piece.end))
-    }
-    return applied.reduce(together)
+  const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
+    const tally = new Tally()
+    const position = positionAt(end)
+    const started = yield* Clock.currentTimeMillis
+    yield* transaction(Effect.andThen(hold, save(position, catalogueOf(piece.changes))))
+    tally.quarantined = 1
+    return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - started)
   })
 
-  const sink: Sink = {
-    isReplica: session.isReplica,
-    apply: (group, more) => {
-      const { end } = group[group.length - 1]
-      if (end === undefined) return applyParts(group[0], more)
-      return applyExactly(group, end).pipe(
-        Effect.catchIf(
-          (error) => group.length > 1 && !error.isRetryable,
-          () => applySingly(group)
-        )
-      )
-    }
-  }
+  const sink: Sink = { isReplica: session.isReplica, whole, parts, past }
   return sink
 })

@@ -94,6 +94,8 @@ export interface End {
  */
 export interface Piece {
   readonly isFirst: boolean
+  /** Offset of the first record it was made of. */
+  readonly first: Offset
   readonly xid: number | undefined
   readonly changes: ReadonlyArray<Change>
   /** Bytes of the records it was made of: the measure of groups. */
@@ -103,6 +105,8 @@ export interface Piece {
   readonly end: End | undefined
   /** It was applied before and is repeated by the source; it has no changes and only moves the position on. */
   readonly isDuplicate: boolean
+  /** A record of it cannot be read: it must not be applied. What could be read of it is in `changes`. */
+  readonly refusal: Unreadable | undefined
 }
 
 /** What is known of the place where a transaction could not be put together. */
@@ -209,6 +213,15 @@ export type TransactionError =
   | SourceRewound
   | BeginMissing
 
+/** What keeps a record from being read, wherever it stands; the rest are findings about the stream as a whole. */
+export type Unreadable = EventDecodeError | FloatNull | UnknownRelation | WrongArity
+
+const isUnreadable = (error: unknown): error is Unreadable =>
+  error instanceof EventDecodeError ||
+  error instanceof FloatNull ||
+  error instanceof UnknownRelation ||
+  error instanceof WrongArity
+
 /** A transaction whose Commit has not come yet; a change outside Begin and Commit is one that ends with itself. */
 class Open {
   readonly begin: Begin | undefined
@@ -217,6 +230,9 @@ class Open {
   private records = 0
   private isFirst = true
   private bytes = 0
+  private first: Offset | undefined
+  private last: FluvioRecord | undefined
+  refusal: Unreadable | undefined
 
   constructor(begin: Begin | undefined, isDuplicate: boolean) {
     this.begin = begin
@@ -224,6 +240,8 @@ class Open {
   }
 
   count(record: FluvioRecord): void {
+    this.first ??= record.offset
+    this.last = record
     this.bytes += record.value.length
     this.records += 1
   }
@@ -237,18 +255,26 @@ class Open {
     return this.changes.length > 0 && this.bytes + record.value.length > maxBytes
   }
 
-  /** Gives away what is held. */
+  /** Gives away what is held of a transaction that cannot be read, up to the last record of it. */
+  takeRefused(commitLsn: Lsn | undefined, commitTime: bigint | undefined): Piece {
+    return this.take({ record: this.last!, commitLsn, commitTime })
+  }
+
+  /** Gives away what is held; there is at least one record. */
   take(end: End | undefined): Piece {
     const piece: Piece = {
       isFirst: this.isFirst,
+      first: this.first!,
       xid: this.begin?.xid,
       changes: this.changes,
       bytes: this.bytes,
       records: this.records,
       end,
-      isDuplicate: this.isDuplicate
+      isDuplicate: this.isDuplicate,
+      refusal: this.refusal
     }
     this.isFirst = false
+    this.first = undefined
     this.changes = []
     this.bytes = 0
     this.records = 0
@@ -272,6 +298,8 @@ export interface AssemblerOptions {
   /** Most bytes of records held of one transaction; a larger one is given away in pieces. A single record may exceed it. */
   readonly maxBytes: number
   readonly floatNull: FloatNullPolicy
+  /** Whether a record that cannot be read ends in a throw, or in a piece with a `refusal`. */
+  readonly onUnreadable: "halt" | "quarantine"
   /** The offset of a Begin whose lower LSN is accepted: the operator says that the source was rewound before it. */
   readonly acceptEpoch: Offset | undefined
 }
@@ -341,11 +369,30 @@ export class Assembler {
       this.learn(this.read(record, "null"), record)
       return
     }
+    try {
+      this.assemble(record, pieces)
+    } catch (error) {
+      if (this.options.onUnreadable === "halt" || !isUnreadable(error)) throw error
+      // Without a transaction around it, the record may have been the Begin of one: what follows belongs to it.
+      this.open ??= new Open(undefined, false)
+      if (!this.open.isDuplicate) this.open.refusal ??= error
+      this.open.count(record)
+    }
+  }
+
+  private assemble(record: FluvioRecord, pieces: Array<Piece>): void {
     // The rows of a duplicate are not applied, so that no policy is asked about them.
     const event = this.read(record, this.open?.isDuplicate === true ? "null" : this.options.floatNull)
     if (event.type === "begin") {
       this.isOriented = true
+      // The unreadable record may have been the Commit: what is held is given away before the next one begins.
+      if (this.open?.refusal !== undefined) pieces.push(this.abandon(this.open, undefined))
       this.begin(event, record)
+      return
+    }
+    if (event.type === "commit" && this.open?.refusal !== undefined) {
+      this.open.count(record)
+      pieces.push(this.abandon(this.open, event))
       return
     }
     if (!this.isOriented) {
@@ -359,12 +406,25 @@ export class Assembler {
     if (this.open === undefined) {
       const alone = new Open(undefined, false)
       this.add(event, record, alone)
+      alone.count(record)
       this.settle()
       pieces.push(alone.take({ record, commitLsn: undefined, commitTime: undefined }))
       return
     }
     if (this.open.isFull(record, this.options.maxBytes)) pieces.push(this.open.take(undefined))
     this.add(event, record, this.open)
+    this.open.count(record)
+  }
+
+  /** Ends a transaction that cannot be read. What it said of shapes does not count. */
+  private abandon(open: Open, commit: Commit | undefined): Piece {
+    const lsn = open.begin?.finalLsn ?? commit?.commitLsn
+    const time = open.begin?.timestamp ?? commit?.timestamp
+    if (lsn !== undefined && time !== undefined) this.advance({ finalLsn: lsn, timestamp: time })
+    this.openRelations.clear()
+    this.openTypes.clear()
+    this.open = undefined
+    return open.takeRefused(this.commitLsn, this.commitTime)
   }
 
   private read(record: FluvioRecord, floatNull: FloatNullPolicy): ReplicationEvent {
@@ -455,7 +515,7 @@ export class Assembler {
     return open.take({ record, commitLsn: this.commitLsn, commitTime: this.commitTime })
   }
 
-  private advance(begin: Begin): void {
+  private advance(begin: Pick<Begin, "finalLsn" | "timestamp">): void {
     this.isNewEpoch = false
     this.commitLsn = begin.finalLsn
     if (this.commitTime === undefined || this.commitTime < begin.timestamp) this.commitTime = begin.timestamp
@@ -470,7 +530,6 @@ export class Assembler {
   }
 
   private add(event: Exclude<ReplicationEvent, Begin | Commit>, record: FluvioRecord, open: Open): void {
-    open.count(record)
     if (event.type === "relation") {
       this.describe(event.relation, record, open)
       return

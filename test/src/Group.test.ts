@@ -12,12 +12,14 @@ const end: End = {
 
 const piece = (changes: number, bytes: number, part: Partial<Piece> = {}): Piece => ({
   isFirst: true,
+  first: Offset.make(0),
   xid: 1,
   changes: Array.from({ length: changes }, () => change),
   bytes,
   records: changes + 2,
   end,
   isDuplicate: false,
+  refusal: undefined,
   ...part
 })
 

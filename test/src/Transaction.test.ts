@@ -35,6 +35,7 @@ const defaults: AssemblerOptions = {
   appliedThrough: undefined,
   maxBytes: 1_000_000,
   floatNull: "halt",
+  onUnreadable: "halt",
   acceptEpoch: undefined
 }
 
@@ -166,6 +167,7 @@ describe("Assembler", () => {
     assert.deepStrictEqual(pieces, [
       {
         isFirst: true,
+        first: Events.offset(40),
         xid: 5,
         changes: [
           { type: "relation", offset: Events.offset(41), relation: pets, previous: undefined },
@@ -184,7 +186,8 @@ describe("Assembler", () => {
         bytes: records.reduce((sum, record) => sum + record.value.length, 0),
         records: 7,
         end: { record: records[6]!, commitLsn: Events.lsn(100), commitTime: 7n },
-        isDuplicate: false
+        isDuplicate: false,
+        refusal: undefined
       }
     ])
   })

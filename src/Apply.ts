@@ -1,0 +1,201 @@
+/**
+ * What becomes of a group: applied together, in smaller groups, in the source's order, or set aside.
+ *
+ * A group whose folded plan is given up is halved until the rest is small enough to be replayed change by change, and a
+ * group that fails is halved until the transaction at fault is alone. So one odd transaction costs the others little.
+ */
+import { Effect } from "effect"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
+import type { FluvioError } from "./FluvioConsumer.ts"
+import type { Group } from "./Group.ts"
+import { formatLsn } from "./OffsetStore.ts"
+import * as Quarantine from "./Quarantine.ts"
+import * as Sink from "./Sink.ts"
+import type { Change, End, Piece } from "./Transaction.ts"
+
+export type ApplyError = Sink.SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineTooLarge
+
+export interface Apply {
+  /**
+   * Applies a group, in one target transaction or several. A group that is the first part of a large transaction takes
+   * the other parts from `more`; a {@link Sink.BrokenOff} gives back the piece with which the source began again.
+   */
+  readonly apply: <E, R>(
+    group: Group,
+    more: Effect.Effect<Piece, E, R>
+  ) => Sink.Run<Sink.Applied | Sink.BrokenOff, ApplyError | E, R>
+}
+
+/** Up to so many changes are replayed in order at once, rather than in halves. */
+const mostInOrder = 200
+
+const changesOf = (group: Group): number => group.reduce((sum, piece) => sum + piece.changes.length, 0)
+
+/** Two commits in a row, as what they did together. */
+const together = (first: Sink.Applied, second: Sink.Applied): Sink.Applied => ({
+  position: second.position,
+  transactions: first.transactions + second.transactions,
+  duplicates: first.duplicates + second.duplicates,
+  changes: first.changes + second.changes,
+  records: first.records + second.records,
+  bytes: first.bytes + second.bytes,
+  statements: first.statements + second.statements,
+  schemaChanges: first.schemaChanges + second.schemaChanges,
+  missingRows: first.missingRows + second.missingRows,
+  existingRows: first.existingRows + second.existingRows,
+  replays: first.replays + second.replays,
+  quarantined: first.quarantined + second.quarantined,
+  millis: {
+    plan: first.millis.plan + second.millis.plan,
+    execute: first.millis.execute + second.millis.execute,
+    commit: first.millis.commit + second.millis.commit
+  }
+})
+
+/** Which policy speaks of the error; `undefined` for what is never one transaction's fault. */
+const reasonOf = (error: Sink.SinkError): Exclude<Quarantine.Reason, "follows"> | undefined => {
+  switch (error._tag) {
+    case "ApplyFailed": {
+      const { class: failureClass } = error.failure
+      return failureClass === "data" || failureClass === "constraint" || failureClass === "schema"
+        ? failureClass
+        : undefined
+    }
+    case "RowConflict":
+      return "constraint"
+    case "IdentityMissing":
+    case "SchemaRefused":
+    case "TableMissing":
+    case "NotATable":
+      return "schema"
+    case "EventDecodeError":
+    case "FloatNull":
+    case "UnknownRelation":
+    case "WrongArity":
+      return "decode"
+    default:
+      return undefined
+  }
+}
+
+export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
+  const config = yield* ConnectorConfig
+  const quarantine = yield* Quarantine.make()
+  /** Transactions set aside since the last one that was applied. */
+  let inARow = 0
+
+  const setAside = Effect.fnUntraced(function* (piece: Piece, end: End, held: Quarantine.Held) {
+    const applied = yield* sink.past(piece, end, quarantine.hold(held))
+    quarantine.held(held)
+    const lsn = end.commitLsn === undefined ? "" : ` (${formatLsn(end.commitLsn)})`
+    yield* Effect.logWarning(
+      `Set aside the transaction at offsets ${held.first} to ${end.record.offset}${lsn}: ${held.message}`
+    )
+    return applied
+  })
+
+  /** The transaction is the one at fault: the policy of the error's class decides. */
+  const judge = Effect.fnUntraced(function* (
+    error: Sink.SinkError,
+    piece: Piece,
+    end: End,
+    first: Piece["first"],
+    changes: ReadonlyArray<Change>
+  ) {
+    const reason = reasonOf(error)
+    if (reason === undefined || config.onError[reason] === "halt") return yield* error
+    if (inARow === config.quarantineLimit) {
+      const { offset } = end.record
+      return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: error.message })
+    }
+    inARow += 1
+    const sqlState = error._tag === "ApplyFailed" ? error.failure.sqlState : undefined
+    return yield* setAside(piece, end, {
+      first,
+      end,
+      xid: piece.xid,
+      changes,
+      reason,
+      sqlState,
+      message: error.message
+    })
+  })
+
+  const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End) {
+    const { changes, first, refusal, xid } = piece
+    if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
+    if (quarantine.follows(changes)) {
+      const message = "it touches rows of a transaction that is held"
+      return yield* setAside(piece, end, { first, end, xid, changes, reason: "follows", sqlState: undefined, message })
+    }
+    return yield* sink.whole([piece], "folded").pipe(
+      Effect.catchIf(Sink.isFoldsOwn, () => sink.whole([piece], "in-order")),
+      Effect.tap(() => Effect.sync(() => (inARow = changes.length === 0 ? inARow : 0))),
+      Effect.catch((error) =>
+        error instanceof Sink.FoldGivenUp || error.isRetryable
+          ? Effect.fail(error as Sink.SinkError)
+          : judge(error, piece, end, first, changes)
+      )
+    )
+  })
+
+  const applyGroup = (group: Group): Sink.Run<Sink.Applied, ApplyError> => {
+    const [piece] = group
+    if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end)
+    const isClean = group.every(({ changes, refusal }) => refusal === undefined && !quarantine.follows(changes))
+    if (!isClean) return applyHalves(group)
+    return sink.whole(group, "folded").pipe(
+      Effect.catchIf(
+        (error) => Sink.isFoldsOwn(error) && changesOf(group) <= mostInOrder,
+        () => sink.whole(group, "in-order")
+      ),
+      Effect.tap(() => Effect.sync(() => (inARow = 0))),
+      Effect.catch((error) => (error.isRetryable ? Effect.fail(error as Sink.SinkError) : applyHalves(group)))
+    )
+  }
+
+  const applyHalves = Effect.fnUntraced(function* (group: Group) {
+    const middle = Math.ceil(group.length / 2)
+    const first = yield* applyGroup(group.slice(0, middle) as unknown as Group)
+    return together(first, yield* applyGroup(group.slice(middle) as unknown as Group))
+  })
+
+  const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
+    /** Whole tables, because the keys of a transaction that cannot be held in memory cannot be either. */
+    const touched = new Map<string, Change>()
+    let last = first
+    const note = (piece: Piece) => {
+      last = piece
+      for (const change of piece.changes) {
+        for (const relation of change.type === "truncate"
+          ? change.relations
+          : "relation" in change
+            ? [change.relation]
+            : []) {
+          touched.set(relation.name, { type: "relation", offset: change.offset, relation, previous: undefined })
+        }
+      }
+    }
+    note(first)
+    const noted = Effect.tap(more, (piece) => Effect.sync(() => piece.isFirst || note(piece)))
+    return yield* sink.parts(first, noted).pipe(
+      Effect.tap(() => Effect.sync(() => (inARow = 0))),
+      Effect.catch((error) => {
+        if (error instanceof Sink.BrokenOff) return Effect.succeed(error)
+        return Effect.gen(function* () {
+          while (last.end === undefined) {
+            const piece = yield* more
+            if (piece.isFirst) return new Sink.BrokenOff(piece)
+            note(piece)
+          }
+          return yield* judge(error as Sink.SinkError, last, last.end, first.first, [...touched.values()])
+        })
+      })
+    )
+  })
+
+  const apply: Apply = {
+    apply: (group, more) => (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group))
+  }
+  return apply
+})
