@@ -321,12 +321,12 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     yield* applyRun(run, mode, commitLsn, tally)
   })
 
-  const positionAt = ({ commitLsn, commitTime, record }: End): Position => ({
-    offset: record.offset,
-    checksum: checksum(record.value),
-    commitLsn: commitLsn ?? Option.getOrUndefined(saved)?.commitLsn,
-    commitTime: commitTime ?? Option.getOrUndefined(saved)?.commitTime
-  })
+  /** A change outside Begin and Commit has no LSN: behind it, that of the transaction before still counts. */
+  const positionAt = (end: End, group: ReadonlyArray<Piece> = []): Position => {
+    const last = group.findLast((piece) => piece.end?.commitLsn !== undefined)?.end
+    const { commitLsn, commitTime } = end.commitLsn === undefined ? (last ?? Option.getOrElse(saved, () => end)) : end
+    return { offset: end.record.offset, checksum: checksum(end.record.value), commitLsn, commitTime }
+  }
 
   const save = Effect.fnUntraced(function* (position: Position, changes: Catalogue) {
     const store = yield* OffsetStore
@@ -356,7 +356,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const tally = new Tally()
     const { end } = group[group.length - 1]
     const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
-    const position = positionAt(end!)
+    const position = positionAt(end!, group)
     let ready = 0
     yield* transaction(
       Effect.gen(function* () {
