@@ -1,0 +1,144 @@
+/** The pipeline on the mock parts, as the tests of its files script it, run it and look at it. */
+import { Context, Effect, Fiber, Layer, Logger, Option, Random, Ref, type Scope } from "effect"
+import { crc32c } from "@node-rs/crc32"
+import { TestClock } from "effect/testing"
+import * as Mock from "../layers/Mock.ts"
+import type { ConnectorConfigError } from "../src/ConnectorConfig.ts"
+import * as Connector from "../src/Connector.ts"
+import type { FluvioError } from "../src/FluvioConsumer.ts"
+import { type Position, type Stored } from "../src/OffsetStore.ts"
+import type { Relation } from "../src/Relation.ts"
+import type { Applied } from "../src/Sink.ts"
+import type { TargetTable } from "../src/TargetTable.ts"
+import { eventJson, lsn, type MessageFixture, offset as at } from "./events.ts"
+import { targetTable } from "./tables.ts"
+
+/** The values of the records of these messages. */
+export const log = (...messages: ReadonlyArray<MessageFixture | ReadonlyArray<MessageFixture>>): Array<string> =>
+  messages.flat().map((message) => eventJson(message))
+
+/** `public.pets`, which the builders of events speak of unless told otherwise. */
+export const pets: TargetTable = targetTable()
+
+const own: ReadonlyArray<readonly [question: RegExp, name: string]> = [
+  [/^SELECT pg_try_advisory_lock/, "lock"],
+  [/^SELECT pg_advisory_unlock_all/, "unlock"],
+  [/^SELECT set_config\('session_replication_role'/, "may be replica"],
+  [/^SELECT set_config/, "settings"],
+  [/^\s*SELECT[^;]* FROM fluvio.quarantine/, "held"],
+  [/^\s*WITH RECURSIVE wanted/, "catalog"],
+  [/^\s*SELECT\s+EXISTS/, "types"]
+]
+
+/** A statement on one line: what the connector asks on its own account as a word, the others with their parameters. */
+export const line = ({ params, text }: Mock.Recorded): string =>
+  own.find(([question]) => question.test(text))?.[1] ??
+  (params.length === 0 ? text : `${text} -- ${params.map((param) => param ?? "NULL").join(" | ")}`)
+
+/** Collects what is logged, each message with its level. */
+export const logger = (lines: Array<string>) =>
+  Logger.layer([
+    Logger.make(({ logLevel, message }) => {
+      lines.push(`${logLevel}: ${[message].flat().join(" ")}`)
+    })
+  ])
+
+export interface Pipeline {
+  /** The committed groups. */
+  readonly applied: ReadonlyArray<Applied>
+  /** The statements since the last call of it, or since the start. */
+  sent(): ReadonlyArray<string>
+  /** The transactions that apply, each from its first statement to COMMIT or ROLLBACK, since the last call of it. */
+  transactions(): ReadonlyArray<ReadonlyArray<string>>
+  readonly stored: Effect.Effect<Stored>
+  readonly position: Effect.Effect<Position | undefined>
+  readonly logged: ReadonlyArray<string>
+  append(...messages: ReadonlyArray<MessageFixture | ReadonlyArray<MessageFixture>>): Effect.Effect<void>
+  fail(error: FluvioError): Effect.Effect<void>
+  /** Waits until it holds; the clock stands still meanwhile. */
+  until(condition: () => boolean): Effect.Effect<void>
+  /** Runs everything that can run without the clock. */
+  readonly settle: Effect.Effect<void>
+  /** What ended the run. */
+  readonly error: Effect.Effect<Connector.ConnectorError>
+  readonly interrupt: Effect.Effect<void>
+}
+
+const settle = TestClock.adjust(0).pipe(Effect.andThen(Effect.yieldNow), Effect.repeat({ times: 20 }), Effect.asVoid)
+
+const until = (condition: () => boolean) =>
+  Effect.gen(function* () {
+    for (let turn = 0; !condition(); turn++) {
+      if (turn === 10_000) return yield* Effect.die(new Error(`never: ${condition}`))
+      yield* Effect.yieldNow
+    }
+  })
+
+/** Starts the connector on the mock parts, in the background until the scope closes. */
+export const start = Effect.fnUntraced(function* (
+  options: Mock.MockOptions = {}
+): Effect.fn.Return<Pipeline, ConnectorConfigError, Scope.Scope> {
+  const logged: Array<string> = []
+  const applied: Array<Applied> = []
+  const context = yield* Layer.build(Mock.layer({ tables: [pets], ...options }))
+  const recording = Context.get(context, Mock.Recording)
+  const partition = Context.get(context, Mock.Log)
+  const stored = Ref.get(Context.get(context, Mock.StoredRef))
+  const fiber = yield* Connector.run((one) => Effect.sync(() => applied.push(one))).pipe(
+    Effect.provideContext(context),
+    Effect.provide(logger(logged)),
+    // In the middle of the range, so that pauses are what the settings say.
+    Effect.provideService(Random.Random, { nextDoubleUnsafe: () => 0.5, nextIntUnsafe: () => 0 }),
+    Effect.forkScoped
+  )
+  let seen = 0
+  const sent = () => {
+    const lines = recording.slice(seen).map(line)
+    seen = recording.length
+    return lines
+  }
+  return {
+    applied,
+    logged,
+    stored,
+    position: Effect.map(stored, ({ position }) => Option.getOrUndefined(position)),
+    sent,
+    transactions: () => {
+      const lines = sent()
+      return lines.flatMap((text, at) => {
+        if (text !== "settings") return []
+        const end = lines.findIndex((other, n) => n > at && (other === "COMMIT" || other === "ROLLBACK"))
+        return [lines.slice(at + 1, end === -1 ? lines.length : end + 1)]
+      })
+    },
+    append: (...messages) => Effect.asVoid(partition.append(log(...messages))),
+    fail: (error) => partition.fail(error),
+    until,
+    settle,
+    error: Effect.orDie(Effect.flip(Fiber.join(fiber))),
+    interrupt: Fiber.interrupt(fiber)
+  }
+})
+
+/** A store that has applied everything before `offset`, the last of it a Commit with this LSN, and knows these relations. */
+export const applied = (
+  offset: number,
+  last: MessageFixture,
+  commitLsn: number,
+  relations: ReadonlyArray<Relation> = []
+): Stored => ({
+  position: Option.some({
+    offset: at(offset - 1),
+    checksum: crc32c(eventJson(last)),
+    commitLsn: lsn(commitLsn),
+    commitTime: 690_913_417_000_000n
+  }),
+  catalogue: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] },
+  isLegacy: false
+})
+
+/** A store that knows these relations, and has applied nothing. */
+export const knowing = (...relations: ReadonlyArray<Relation>): Stored => ({
+  ...Mock.nothingStored,
+  catalogue: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] }
+})

@@ -1,0 +1,291 @@
+import { assert, describe, it } from "@effect/vitest"
+import { crc32c } from "@node-rs/crc32"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { FluvioUnreachable } from "../../src/FluvioConsumer.ts"
+import { begin, commit, eventJson, insert, int4, lsn, offset, relation, relationOf, text } from "../events.ts"
+import * as Pipeline from "../pipeline.ts"
+
+const pet = relationOf()
+const row = (id: number, name: string) => insert(pet.id, [int4(id), text(name)])
+const time = 690_913_417_000_000n
+
+/** A source transaction with the rows of these ids, one offset apart from Begin to Commit. */
+const transaction = (commitLsn: number, ...ids: ReadonlyArray<number>) => [
+  begin(commitLsn),
+  ...ids.map((id) => row(id, `n${id}`)),
+  commit(commitLsn)
+]
+
+const insertOf = (...ids: ReadonlyArray<number>) =>
+  `INSERT INTO "public"."pets" ("id", "name") SELECT unnest($1::integer[]), unnest($2::text[]) -- ` +
+  `{${ids.map((id) => `"${id}"`).join()}} | {${ids.map((id) => `"n${id}"`).join()}}`
+
+const known = Pipeline.knowing(pet)
+
+describe("Connector", () => {
+  it.effect("applies what is there as one group, under its own settings, and saves where its last Commit is", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        log: Pipeline.log(begin(100), relation(pet), row(1, "n1"), commit(100), transaction(200, 2, 3))
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.sent(), [
+        "lock",
+        "BEGIN",
+        "may be replica",
+        "COMMIT",
+        "held",
+        "BEGIN",
+        "settings",
+        "catalog",
+        "types",
+        insertOf(1, 2, 3),
+        "COMMIT"
+      ])
+      const position = {
+        offset: offset(7),
+        checksum: crc32c(eventJson(commit(200))),
+        commitLsn: lsn(200),
+        commitTime: time
+      }
+      assert.deepInclude(pipeline.applied[0], {
+        position,
+        transactions: 2,
+        duplicates: 0,
+        changes: 3,
+        records: 8,
+        statements: 1,
+        replays: 0
+      })
+      assert.deepStrictEqual(yield* pipeline.position, position)
+      assert.deepStrictEqual((yield* pipeline.stored).catalogue.relations, [{ relation: pet, offset: offset(1) }])
+      assert.deepStrictEqual(pipeline.logged, ["Info: Starting at the beginning of mock-0, which ends at offset 8"])
+    })
+  )
+
+  it.effect("pins search_path, dates and the replica role for each transaction", () =>
+    Effect.gen(function* () {
+      const texts: Array<string> = []
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config: { target: { "statement-timeout": "1500 millis", "synchronous-commit": "on" } },
+        answer: ({ params, text }) => {
+          if (text.startsWith("SELECT set_config($1")) texts.push(params.join(" "))
+          return undefined
+        }
+      })
+      for (const n of [1, 2]) {
+        yield* pipeline.append(transaction(n, n))
+        yield* pipeline.until(() => pipeline.applied.length === n)
+      }
+      const settings =
+        "search_path  datestyle ISO, YMD intervalstyle postgres timezone UTC extra_float_digits 3 xmloption content " +
+        "row_security off plan_cache_mode force_generic_plan synchronous_commit on lock_timeout 30000 " +
+        "statement_timeout 1500 idle_in_transaction_session_timeout 0 session_replication_role replica"
+      assert.deepStrictEqual(texts, [settings, settings])
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1), "COMMIT"],
+        [insertOf(2), "COMMIT"]
+      ])
+    })
+  )
+
+  it.effect("keeps to group.transactions", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2), transaction(3, 3)),
+        config: { group: { transactions: 2 } }
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1, 2), "COMMIT"],
+        [insertOf(3), "COMMIT"]
+      ])
+      assert.deepStrictEqual(
+        pipeline.applied.map(({ position, transactions }) => [position.offset, position.commitLsn, transactions]),
+        [
+          [offset(5), lsn(2), 2],
+          [offset(8), lsn(3), 1]
+        ]
+      )
+    })
+  )
+
+  it.effect("goes on behind the position, and skips what the source repeats", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: Pipeline.applied(3, commit(1), 1, [pet]),
+        log: Pipeline.log(transaction(1, 1), transaction(1, 1), transaction(2, 2))
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
+      assert.deepInclude(pipeline.applied[0], { transactions: 1, duplicates: 1, records: 6, changes: 1 })
+      assert.deepStrictEqual(pipeline.logged, ["Info: Going on at offset 3 of mock-0, which ends at offset 9"])
+    })
+  )
+
+  it.effect("applies a change outside Begin and Commit, and keeps the LSN of the last transaction", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: known, log: Pipeline.log(transaction(1, 1), row(2, "n2")) })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(yield* pipeline.position, {
+        offset: offset(3),
+        checksum: crc32c(eventJson(row(2, "n2"))),
+        commitLsn: lsn(1),
+        commitTime: time
+      })
+    })
+  )
+})
+
+describe("Connector's retry", () => {
+  /** Answers an INSERT with these SQLSTATEs, one after the other; "" is a success. */
+  const failing = (states: ReadonlyArray<string>, rollback?: string) => {
+    let at = 0
+    return ({ text }: { readonly text: string }) => {
+      const sqlState = text.startsWith("INSERT") ? states[at++] : text === "ROLLBACK" ? rollback : undefined
+      return sqlState === undefined || sqlState === "" ? undefined : { sqlState }
+    }
+  }
+
+  it.effect("backs off on the clock, twice as long each time, and begins anew after a committed group", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config: { group: { transactions: 1 }, retry: { min: "1 second", max: "3 seconds" } },
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2)),
+        answer: failing(["40001", "40001", "40001", "40001", "", "40001", ""])
+      })
+      const attemptAfter = Effect.fnUntraced(function* (millis: number) {
+        yield* TestClock.adjust(millis - 1)
+        yield* pipeline.settle
+        assert.deepStrictEqual(pipeline.transactions(), [])
+        yield* TestClock.adjust(1)
+        yield* pipeline.settle
+        return pipeline.transactions()
+      })
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "ROLLBACK"]])
+      const again = [["catalog", insertOf(1), "ROLLBACK"]]
+      assert.deepStrictEqual(yield* attemptAfter(1000), again)
+      assert.deepStrictEqual(yield* attemptAfter(2000), again)
+      assert.deepStrictEqual(yield* attemptAfter(3000), again)
+      assert.deepStrictEqual(pipeline.applied, [])
+      // The second transaction fails behind the committed first one.
+      assert.deepStrictEqual(yield* attemptAfter(3000), [
+        ["catalog", insertOf(1), "COMMIT"],
+        [insertOf(2), "ROLLBACK"]
+      ])
+      assert.deepStrictEqual(yield* attemptAfter(1000), [["catalog", insertOf(2), "COMMIT"]])
+      assert.deepStrictEqual(
+        pipeline.applied.map(({ position }) => position.offset),
+        [offset(2), offset(5)]
+      )
+      assert.strictEqual(
+        pipeline.logged.filter((text) => text.startsWith("Warn"))[0],
+        "Warn: public.pets, offset 1, transaction 0/1: serialization failure (SQLSTATE 40001); trying again"
+      )
+    })
+  )
+
+  it.effect("stops after retry.times attempts without progress", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config: { retry: { times: 2 } },
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) => (text.startsWith("INSERT") ? { sqlState: "53200" } : undefined)
+      })
+      yield* pipeline.settle
+      yield* TestClock.adjust("1 minute")
+      const error = yield* pipeline.error
+      assert.strictEqual(
+        error.message,
+        "public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200)"
+      )
+      assert.lengthOf(pipeline.transactions(), 3)
+      assert.isUndefined(yield* pipeline.position)
+    })
+  )
+
+  it.effect("stops at once at what a retry would not heal, naming place and remedy", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(0x16_0000_0001, 7)),
+        answer: failing(["42501"])
+      })
+      const error = yield* pipeline.error
+      assert.strictEqual(error._tag, "ApplyFailed")
+      assert.strictEqual(
+        error.message,
+        "public.pets, offset 1, transaction 16/1: insufficient privilege (SQLSTATE 42501)"
+      )
+      assert.strictEqual(error.remedy, "grant the connector's role what it lacks")
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(7), "ROLLBACK"]])
+      assert.isUndefined(yield* pipeline.position)
+    })
+  )
+
+  it.effect("survives a backend that dies, although its ROLLBACK fails too and turns the failure into a defect", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: failing(["57P01"], "08006")
+      })
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "ROLLBACK"]])
+      yield* TestClock.adjust("300 millis")
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "COMMIT"]])
+    })
+  )
+
+  it.effect(
+    "applies again when it is not known whether COMMIT came through, unless the position says that it did",
+    () =>
+      Effect.gen(function* () {
+        let commits = 0
+        const pipeline = yield* Pipeline.start({
+          stored: known,
+          log: Pipeline.log(transaction(1, 1)),
+          // The first COMMIT belongs to the question whether the role may be a replica.
+          answer: ({ text }) => (text === "COMMIT" && ++commits === 2 ? { sqlState: "08006" } : undefined)
+        })
+        yield* pipeline.settle
+        assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "COMMIT"]])
+        assert.isUndefined(yield* pipeline.position)
+        yield* TestClock.adjust("300 millis")
+        yield* pipeline.until(() => pipeline.applied.length === 1)
+        assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "COMMIT"]])
+      })
+  )
+
+  it.effect("reads again from the position when the broker is lost, in the middle of a transaction too", () =>
+    Effect.gen(function* () {
+      const [first, change, last] = transaction(2, 2)
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1), first, change)
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      yield* pipeline.fail(new FluvioUnreachable({ endpoint: "broker:9003", operation: "reading", reason: "reset" }))
+      yield* pipeline.settle
+      yield* pipeline.append(last)
+      yield* TestClock.adjust("300 millis")
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1), "COMMIT"],
+        ["catalog", insertOf(2), "COMMIT"]
+      ])
+      assert.deepStrictEqual(pipeline.logged, [
+        "Info: Starting at the beginning of mock-0, which ends at offset 5",
+        "Warn: reading at broker:9003 failed: reset; trying again",
+        "Info: Going on at offset 3 of mock-0, which ends at offset 6"
+      ])
+    })
+  )
+})
