@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs"
 import { findPackageJSON } from "node:module"
 import * as Cli from "../src/Cli.ts"
 import * as Connector from "../src/Connector.ts"
+import * as Progress from "../src/Progress.ts"
 import * as ConfigFile from "./ConfigFile.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Live from "./Live.ts"
@@ -16,16 +17,26 @@ const version = (): string => {
   return version
 }
 
+/** A person in front of a terminal sees how far catching up has come. */
+const run = Effect.suspend(() =>
+  Connector.run(
+    process.stderr.isTTY ? Progress.make((text) => Effect.sync(() => process.stderr.write(text))) : () => Effect.void
+  )
+)
+
 export const main = () =>
   Cli.run({
     version: version(),
     variables: process.env,
     isTerminal: process.stderr.isTTY,
     readConfigFile: (path) => ConfigFile.load(path, process.env),
-    run: Effect.provide(
-      Connector.run(() => Effect.void),
-      Layer.provideMerge(Live.layer, Failpoint.layer(process.env))
-    )
+    run: Effect.provide(run, Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),
+    // Its parts are for development: they are loaded when asked for.
+    demo: (options) =>
+      Effect.flatMap(
+        Effect.promise(() => import("./demo/Demo.ts")),
+        ({ demo }) => demo(options)
+      )
   })(process.argv.slice(2)).pipe(
     Effect.provide(NodeServices.layer),
     NodeRuntime.runMain({ disableErrorReporting: true, teardown: Cli.teardown })

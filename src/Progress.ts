@@ -33,21 +33,27 @@ export const render = ({ done, seconds, total }: Progressed): string => {
 }
 
 /** Listens to committed groups and draws over one line until the end that the log had at the start is reached. */
-export const make = Effect.fn("Progress.make")(function* (write: (text: string) => Effect.Effect<void>) {
-  const consumer = yield* FluvioConsumer
-  const { end } = yield* consumer.bounds
-  const started = yield* Clock.currentTimeMillis
+export const make = (write: (text: string) => Effect.Effect<void>) => {
   let done = 0
-  let total: number | undefined
+  let course: { readonly end: number; readonly total: number; readonly started: number } | undefined
   let isCaughtUp = false
-  return Effect.fnUntraced(function* (applied: Applied) {
-    if (isCaughtUp) return
-    done += applied.records
-    total ??= end - applied.position.offset - 1 + applied.records
-    isCaughtUp = applied.position.offset >= end - 1
-    const seconds = ((yield* Clock.currentTimeMillis) - started) / 1000
-    // A log that was nearly read at the start needs no bar.
-    if (isCaughtUp && seconds < 1) return
-    yield* write(`\r\u001B[2K${render({ done, total, seconds })}${isCaughtUp ? "\n" : ""}`)
-  })
-})
+  return Effect.fnUntraced(
+    function* (applied: Applied) {
+      if (isCaughtUp) return
+      const now = yield* Clock.currentTimeMillis
+      done += applied.records
+      if (course === undefined) {
+        const { bounds } = yield* FluvioConsumer
+        const { end } = yield* bounds
+        course = { end, total: end - applied.position.offset - 1 + done, started: now }
+      }
+      isCaughtUp = applied.position.offset >= course.end - 1
+      const seconds = (now - course.started) / 1000
+      // A log that was nearly read at the start needs no bar.
+      if (isCaughtUp && seconds < 1) return
+      yield* write(`\r\u001B[2K${render({ done, total: course.total, seconds })}${isCaughtUp ? "\n" : ""}`)
+    },
+    // Without the end of the log there is no picture yet; the connector itself reports what is wrong.
+    (drawing) => Effect.ignore(drawing)
+  )
+}
