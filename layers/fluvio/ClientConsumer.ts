@@ -14,7 +14,7 @@
  * - A stream cannot be closed: its connection ends when it is garbage collected. A read that is pending when the scope
  *   closes stays pending, is kept from being collected (that would crash the process) and keeps the process alive until
  *   a record arrives or the server goes.
- * - It cannot be given TLS settings, and it writes its own log lines to stderr.
+ * - It cannot be given TLS settings, and it writes its own log lines to stderr (`RUST_LOG=off` ends that).
  */
 import { crc32c } from "@node-rs/crc32"
 import { Array, Duration, Effect, Layer, Schedule, Schema, Stream } from "effect"

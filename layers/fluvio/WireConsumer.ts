@@ -59,8 +59,7 @@ const transient: ReadonlySet<string> = new Set([
   "RequestTimedOut",
   "SpuOffline",
   "TopicPendingInitialization",
-  "PartitionPendingInitialization",
-  "FetchSessionNotFound"
+  "PartitionPendingInitialization"
 ])
 
 const failureOf = (error: ErrorCode, operation: string, endpoint: string, place: Place): FluvioError => {
@@ -277,17 +276,15 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
   )
   let responses = yield* fetch
 
-  const abort = (error: FluvioError): void => {
-    batcher.fail(error)
-    connection.close()
-  }
-
+  /** A refusal ends the connection behind the responses that are already here: one of them may say what happened. */
   const acknowledge = (offset: number, sessionId: number) =>
     connection.request(UpdateOffsets, { offsets: [{ offset, sessionId }] }).pipe(
       Effect.map((answers) => {
         const refused = answers.find(({ error }) => error.code !== 0)
         if (refused !== undefined) {
-          abort(failureOf(refused.error, UpdateOffsets.name, connection.endpoint, place))
+          const reason = errorText(refused.error)
+          const { endpoint } = connection
+          connection.fail(new FluvioUnreachable({ endpoint, operation: UpdateOffsets.name, reason }))
         }
       }),
       // A connection that failed fails the stream as well.
@@ -345,7 +342,14 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
       }
       seen = responseCount
     }
-  }).pipe(Effect.catch((error) => Effect.sync(() => abort(error))))
+  }).pipe(
+    Effect.catch((error) =>
+      Effect.sync(() => {
+        batcher.fail(error)
+        connection.close()
+      })
+    )
+  )
   yield* Effect.forkIn(probe, scope)
 
   return Effect.gen(function* () {

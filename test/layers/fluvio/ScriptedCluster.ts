@@ -129,7 +129,7 @@ export const controller = (leadership: () => Leadership) =>
             ]
       )
     }
-    const replica = { spu: 5001, highWatermark: 0, endOffset }
+    const replica = { spu: 5001, highWatermark: endOffset, endOffset }
     reply(call, Partition.list, [
       {
         name: "t-0",

@@ -1,6 +1,7 @@
-import { conformance } from "./conformance.ts"
+import { conformance, until } from "./conformance.ts"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
+import * as Broker from "../../../layers/embedded/Broker.ts"
 import { FetchOffsets, errorOf, StreamFetch } from "../../../layers/fluvio/Protocol.ts"
 import { make, type WireConsumerOptions } from "../../../layers/fluvio/WireConsumer.ts"
 import * as Errors from "../../../src/FluvioConsumer.ts"
@@ -447,6 +448,115 @@ describe("a peer that falls silent", () => {
         onOffsets: (call) => offsets(call, 0, 0, ++asked > 1 ? errorOf(3001) : errorOf(0))
       })
       assert.instanceOf((yield* fate(endpoint, 0, impatient)).error, Errors.LeaderMoved)
+    })
+  )
+})
+
+const place = { topic: "t", partition: 0 }
+
+/** Records whose values are their offsets, as {@link batch} makes them. */
+const values = (from: number, to: number, bytes = 0) =>
+  range(from, to).map((offset) => ({ value: Buffer.from(String(offset).padEnd(bytes)) }))
+
+/** A broker whose topic `t` holds `count` records in batches of 10. */
+const broker = Effect.fnUntraced(function* (count: number, options: { bytes?: number; spus?: number } = {}) {
+  const broker = yield* Broker.make({ spus: options.spus ?? 1 })
+  yield* broker.createTopic("t")
+  if (count > 0) {
+    yield* broker.append(place, values(0, count, options.bytes), { batch: 10 })
+  }
+  return broker
+})
+
+describe("on a whole cluster", () => {
+  it.live("responses cut at the size asked for lose nothing, whatever that size is", () =>
+    Effect.gen(function* () {
+      const { endpoint, setFaults } = yield* broker(1000, { bytes: 100 })
+      yield* setFaults({ cutAtMaxBytes: true })
+      for (const maxBytes of [100, 1300, 5000, 33_333]) {
+        assert.deepStrictEqual(yield* read(endpoint, 3, 1000, { maxBytes }), range(3, 1000))
+      }
+    })
+  )
+
+  it.live("a batch that comes twice is read once", () =>
+    Effect.gen(function* () {
+      const { endpoint, setFaults } = yield* broker(100)
+      yield* setFaults({ duplicateBatch: true })
+      assert.deepStrictEqual(yield* read(endpoint, 0, 100), range(0, 100))
+    })
+  )
+
+  it.live("what is not committed is not read", () =>
+    Effect.gen(function* () {
+      const { append, endpoint, setFaults } = yield* broker(10)
+      yield* setFaults({ withholdingCommits: true })
+      yield* append(place, values(10, 20))
+      assert.strictEqual((yield* consumer(endpoint).bounds).end as number, 10)
+      const early = yield* Effect.flip(read(endpoint, 15, 20))
+      assert.instanceOf(early, Errors.LeaderMoved)
+      const reading = yield* Effect.forkChild(read(endpoint, 0, 20))
+      yield* append(place, values(20, 30))
+      yield* setFaults({ withholdingCommits: false })
+      assert.deepStrictEqual((yield* Fiber.join(reading)).slice(0, 20), range(0, 20))
+    })
+  )
+
+  it.live("retention that overtakes a waiting reader is told", () =>
+    Effect.gen(function* () {
+      const { append, connections, endpoint, setFaults, trim } = yield* broker(10)
+      const arrived = yield* Deferred.make<void>()
+      const reading = yield* consumer(endpoint)
+        .records(Offset.make(0))
+        .pipe(
+          Stream.runForEach(() => Deferred.succeed(arrived, undefined)),
+          Effect.flip,
+          Effect.forkChild
+        )
+      yield* Deferred.await(arrived)
+      yield* until(Effect.map(connections, (count) => count === 1))
+      yield* setFaults({ withholdingCommits: true })
+      yield* append(place, values(10, 30))
+      yield* trim(place, 25)
+      yield* setFaults({ withholdingCommits: false })
+      const error = yield* Fiber.join(reading)
+      assert(error instanceof Errors.OffsetEvicted)
+      assert.strictEqual(error.requested, 10)
+      assert.isAtLeast(error.available, 20)
+    })
+  )
+
+  it.live("a leader that moves is followed by the next run", () =>
+    Effect.gen(function* () {
+      const { append, endpoint, moveLeader } = yield* broker(10, { spus: 2 })
+      const seen: Array<number> = []
+      const arrived = yield* Deferred.make<void>()
+      const reading = yield* consumer(endpoint)
+        .records(Offset.make(0))
+        .pipe(
+          Stream.runForEach((records) =>
+            Effect.suspend(() => {
+              seen.push(...offsetsOf([records]))
+              return Deferred.succeed(arrived, undefined)
+            })
+          ),
+          Effect.flip,
+          Effect.forkChild
+        )
+      yield* Deferred.await(arrived)
+      yield* moveLeader(place, 5002)
+      assert.instanceOf(yield* Fiber.join(reading), Errors.LeaderMoved)
+      assert.deepStrictEqual(seen, range(0, 10))
+      yield* append(place, values(10, 20))
+      assert.deepStrictEqual(yield* read(endpoint, 10, 20), range(10, 20))
+    })
+  )
+
+  it.live("closing the scope closes the socket", () =>
+    Effect.gen(function* () {
+      const { connections, endpoint } = yield* broker(100)
+      yield* read(endpoint, 0, 100)
+      yield* until(Effect.map(connections, (count) => count === 0))
     })
   )
 })
