@@ -869,7 +869,7 @@ export const changeText = (change: PlannedChange): string => {
 }
 
 /** A scenario as fast-check prints a counterexample: the rows of the target, and the changes. */
-const scenarioText = (scenario: Scenario): string => {
+export const storyOf = (scenario: Scenario): string => {
   const { changes, target } = play(scenario)
   return [
     `policies ${JSON.stringify(scenario.policies)}${scenario.isReversed ? ", sets reversed" : ""}`,
@@ -919,4 +919,4 @@ export const arbitraryScenario: fc.Arbitrary<Scenario> = fc
     }),
     isReversed: fc.boolean()
   })
-  .map((scenario) => ({ ...scenario, [fc.toStringMethod]: () => scenarioText(scenario) }))
+  .map((scenario) => ({ ...scenario, [fc.toStringMethod]: () => storyOf(scenario) }))

@@ -25,6 +25,7 @@ import {
   type Scenario,
   type Shape,
   shapes,
+  storyOf,
   tableOf,
   truncateOf,
   updateOf
@@ -206,8 +207,8 @@ const only =
   () =>
     found
 
-layer(TestPostgres.layer())("ApplyPlan", (it) => {
-  it.live("makes PostgreSQL hold what the model of tables holds, folded and in order", () =>
+layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => {
+  it.effect("makes PostgreSQL hold what the model of tables holds, folded and in order", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       for (const schema of ["folded", "ordered"]) {
@@ -223,7 +224,7 @@ layer(TestPostgres.layer())("ApplyPlan", (it) => {
           const tables = scenario.shapes.map((shape) => tableOf(shape))
           yield* fill(database, "folded", scenario, (table) => target.rows(table))
           yield* fill(database, "ordered", scenario, (table) => target.rows(table))
-          const story = scenario.toString()
+          const story = storyOf(scenario)
 
           const exact = inOrder(changes, yield* routesIn("ordered", source.relations()))
           const goesThrough = yield* applyInOrder(exact, policies)
