@@ -21,9 +21,10 @@ export class WaitedTooLong extends Schema.TaggedError<WaitedTooLong>()("WaitedTo
   seconds: Schema.Number
 }) {
   readonly isRetryable = false
-  readonly remedy = "see the last lines of the sink's log, above; a machine under heavy load may just need another try"
+  readonly remedy =
+    "see the last lines of the sink's log, if it left any; a machine under heavy load may just need another try"
   override get message() {
-    return `${this.what} did not happen within ${this.seconds} s`
+    return `waiting for ${this.what} took more than ${this.seconds} s`
   }
 }
 
@@ -72,16 +73,18 @@ export interface DemoResult {
 
 const place = { topic: "demo", partition: 0 }
 const seed = 1
-/** The workload goes on beyond it for as long as the kills need: they shall meet a sink that has work before it. */
-const leastTransactions = 16 * Workload.transactionsPerRound
+/** The workload goes on beyond them for as long as the kills need, which shall meet a sink that has work before it. */
+const leastRounds = 8
 const kills = 2
 /** The sink is at work when it has applied something since it was started and so many records still lie ahead. */
 const recordsAheadAtKill = 100
 /** It is started again when so many records have piled up. */
 const recordsAheadAtStart = 5000
+/** Beyond `leastRounds`, the workload waits while so many lie ahead. */
+const recordsAheadAtMost = 10_000
 const patience = Duration.seconds(60)
 
-const pollInterval = Duration.millis(5)
+const pollInterval = Duration.millis(20)
 
 /** Waits for a condition that another process brings about without telling. */
 const until = <A, E>(what: string, look: Effect.Effect<A, E>, isIt: (seen: A) => boolean) =>
@@ -112,7 +115,7 @@ const screen = ({ json }: DemoOptions) => {
   }
   return {
     say,
-    note: (text: string) => say(`  ✗ ${text}`),
+    note: (text: string) => say(`  ${text}`),
     /** Says what was done and how long it took, once it is done. */
     step: Effect.fnUntraced(function* <A, E, R>(work: Effect.Effect<A, E, R>, describe: (result: A) => string) {
       const [took, result] = yield* Effect.timed(work)
@@ -124,15 +127,19 @@ const screen = ({ json }: DemoOptions) => {
 
 type Screen = ReturnType<typeof screen>
 
+/** Of the records that are committed to the topic. */
+interface Progress {
+  readonly applied: number
+  /** Committed, and not applied yet. */
+  readonly ahead: number
+}
+
 interface Parts {
   readonly source: Database.Database
   readonly sourceUrl: Redacted.Redacted<string>
   readonly targetUrl: Redacted.Redacted<string>
   readonly sink: SinkProcess.SinkProcess
-  /** How many records have been committed to the topic. */
-  readonly produced: Effect.Effect<number>
-  /** How many of them the target has; they are counted from the topic's start. */
-  readonly applied: Effect.Effect<number, Database.DatabaseError>
+  readonly progress: Effect.Effect<Progress, Database.DatabaseError>
   /** Fails when a part fails that should run until the end. */
   readonly broken: Effect.Effect<never, DemoError>
 }
@@ -145,7 +152,8 @@ const server = Effect.fnUntraced(function* (name: string) {
 
 const slot = "demo"
 
-const applied = (target: Database.Database): Parts["applied"] =>
+/** How many records the target has. */
+const appliedIn = (target: Database.Database) =>
   target.query(`SELECT current_offset + 1 FROM fluvio.offset WHERE topic = '${place.topic}'`).pipe(
     Effect.map(([row]) => Number(row?.[0] ?? 0)),
     // The sink creates its tables when it first runs.
@@ -192,66 +200,58 @@ const start = Effect.fn("Demo.start")(function* (
     sourceUrl: source.url,
     targetUrl: target.url,
     sink,
-    produced: Effect.sync(() => produced),
-    applied: applied(target.database),
+    progress: Effect.map(appliedIn(target.database), (applied) => ({ applied, ahead: produced - applied })),
     broken: Effect.raceFirst(Fiber.join(sending), sink.ended)
   }
 })
 
-/** Kills the sink while it works and starts it again, and tells after which kill it is. */
+/** Kills the sink while it works and starts it again, and tells each time that this is done. */
 const killTwice = Effect.fn("Demo.killTwice")(function* (
-  { applied, produced, sink }: Parts,
+  { progress, sink }: Parts,
   { note }: Screen,
   onKilled: (count: number) => void
 ) {
-  const look = Effect.all({ applied, produced })
   for (let count = 1; count <= kills; count++) {
-    const before = yield* applied
-    yield* until(
-      "the sink at work, with records ahead of it,",
-      look,
-      (seen) => seen.applied > before && seen.produced - seen.applied >= recordsAheadAtKill
-    )
+    const { applied: before } = yield* progress
+    yield* until("the sink at work", progress, ({ ahead, applied }) => applied > before && ahead >= recordsAheadAtKill)
     yield* sink.kill
-    const killed = yield* look
+    const { ahead, applied } = yield* progress
     yield* note(
-      `killed the sink at record ${number.format(killed.applied)}, with ${number.format(killed.produced - killed.applied)} ahead of it`
+      `✗ killed the sink with SIGKILL after record ${number.format(applied)}, with ${number.format(ahead)} ahead of it`
     )
-    const waited = yield* until(
-      "a backlog of records",
-      produced,
-      (produced) => produced - killed.applied >= recordsAheadAtStart
-    )
+    const waiting = yield* until("a backlog for the sink", progress, ({ ahead }) => ahead >= recordsAheadAtStart)
     const pid = yield* sink.start
-    yield* note(`started it again (${pid}), with ${number.format(waited - killed.applied)} records ahead of it`)
+    yield* note(`↻ started it again (${pid}), with ${number.format(waiting.ahead)} records ahead of it`)
     onKilled(count)
   }
 })
 
-/** Runs the workload for at least its least, and on for as long as `isEnough` says no. */
-const work = Effect.fn("Demo.work")(function* (source: Database.Database, isEnough: () => boolean) {
+/** Runs whole rounds of the workload: the least of them, and more for as long as `isEnough` says no. */
+const work = Effect.fn("Demo.work")(function* ({ progress, source }: Parts, isEnough: () => boolean) {
   let transactions = 0
   let changes = 0
   for (const transaction of Workload.transactions(seed)) {
     yield* source.query(Workload.textOf(transaction))
     transactions += 1
     changes += transaction.changes
-    if (transactions >= leastTransactions && isEnough()) break
+    if (transactions < leastRounds * Workload.transactionsPerRound) continue
+    if (transactions % Workload.transactionsPerRound > 0) continue
+    yield* until("progress of the sink", progress, ({ ahead }) => isEnough() || ahead < recordsAheadAtMost)
+    if (isEnough()) break
   }
   return { transactions, changes }
 })
 
 /** Everything that is committed in the source is in the topic, and everything that is in the topic is applied. */
-const catchUp = Effect.fn("Demo.catchUp")(function* ({ applied, produced, source }: Parts) {
+const catchUp = Effect.fn("Demo.catchUp")(function* ({ progress, source }: Parts) {
   const [[end]] = yield* source.query("SELECT pg_current_wal_flush_lsn()")
   yield* until(
-    "sending the source's last transaction",
+    "the source's last transaction in the topic",
     source.query(`SELECT confirmed_flush_lsn >= '${end}' FROM pg_replication_slots WHERE slot_name = '${slot}'`),
     ([[isSent]]) => isSent === "t"
   )
-  const records = yield* produced
-  yield* until("applying the topic's last record", applied, (applied) => applied >= records)
-  return records
+  const { applied } = yield* until("the topic's last record in the target", progress, ({ ahead }) => ahead <= 0)
+  return applied
 })
 
 const plural = (count: number, noun: string) => `${number.format(count)} ${noun}${count === 1 ? "" : "s"}`
@@ -277,6 +277,12 @@ const tableOf = ({ tables }: Comparison): ReadonlyArray<string> => {
   )
 }
 
+/** The rows are the workload's own, which is nobody's data. */
+const examplesOf = ({ tables }: Comparison): ReadonlyArray<string> =>
+  tables.flatMap(({ examples, name, schema }) =>
+    examples.map(({ row, side }) => `    ${schema}.${name}, only in the ${side}: ${row.replaceAll("\n", "\\n")}`)
+  )
+
 const show = Effect.fn("Demo.show")(function* (parts: Parts, { driver }: DemoOptions, screen: Screen) {
   const { say, step } = screen
   let killed = 0
@@ -285,7 +291,7 @@ const show = Effect.fn("Demo.show")(function* (parts: Parts, { driver }: DemoOpt
       const [done] = yield* Effect.all(
         [
           step(
-            work(parts.source, () => killed === kills),
+            work(parts, () => killed === kills),
             (done) =>
               `ran ${plural(done.transactions, "transaction")} of ${plural(done.changes, "change")} on the source`
           ),
@@ -320,9 +326,9 @@ const show = Effect.fn("Demo.show")(function* (parts: Parts, { driver }: DemoOpt
   yield* say("")
   for (const line of tableOf(comparison)) yield* say(line)
   yield* say("")
-  for (const { examples, name, schema } of comparison.tables) {
-    for (const { row, side } of examples) yield* say(`    ${schema}.${name}, only in the ${side}: ${row}`)
-  }
+  const examples = examplesOf(comparison)
+  for (const line of examples) yield* say(line)
+  if (examples.length > 0) yield* say("")
   yield* say(
     `  ${plural(result.differences, "difference")} · ${plural(result.tables, "table")} · ${plural(result.rows, "row")} · ` +
       `${plural(result.changes, "change")} · ${number.format(result.changes_per_second)} changes/s · ${plural(result.kills, "kill")}`
@@ -344,6 +350,11 @@ const invitation = ({ sourceUrl, targetUrl }: Parts): ReadonlyArray<string> => [
   "  Ctrl-C ends it and leaves nothing behind."
 ]
 
+const showLog = Effect.fnUntraced(function* (sink: SinkProcess.SinkProcess) {
+  const lines = yield* sink.log
+  if (lines.length > 0) yield* Console.error(["", "The last lines of the sink's log:", ...lines, ""].join("\n"))
+})
+
 /** Runs the demo. It ends without a process or a temporary folder left, however it ends. */
 export const demo = Effect.fn("Demo.demo")(function* (options: DemoOptions): Effect.fn.Return<void, DemoError> {
   const output = screen(options)
@@ -359,13 +370,7 @@ export const demo = Effect.fn("Demo.demo")(function* (options: DemoOptions): Eff
       yield* Effect.never
     })
     yield* Effect.raceFirst(showing, parts.broken).pipe(
-      Effect.tapCause((cause) =>
-        Cause.hasInterruptsOnly(cause)
-          ? Effect.void
-          : Effect.flatMap(parts.sink.log, (lines) =>
-              Console.error(["", "The last lines of the sink's log:", ...lines, ""].join("\n"))
-            )
-      )
+      Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : showLog(parts.sink)))
     )
   }).pipe(Effect.scoped)
 })

@@ -11,7 +11,7 @@ export class SinkEnded extends Schema.TaggedError<SinkEnded>()("SinkEnded", {
   reason: Schema.String
 }) {
   readonly isRetryable = false
-  readonly remedy = "see the last lines of its log, above"
+  readonly remedy = "see the last lines of its log, if it left any"
   override get message() {
     return `the sink has ended by itself: ${this.reason}`
   }

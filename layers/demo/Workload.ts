@@ -630,7 +630,7 @@ export function* transactions(seed: number): Generator<Transaction, never, void>
     () => visits.insert(),
     () => visits.update(),
     () => visits.delete(),
-    () => visits.delete(),
+    () => orders.insert(),
     () => orders.insert(),
     () => orders.update(),
     () => orders.delete(),
