@@ -3,7 +3,7 @@ import { Array, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Schema, 
 import type { SqlClient } from "effect/sql"
 import * as Apply from "./Apply.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, Offset, type Records } from "./FluvioConsumer.ts"
+import { FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
@@ -91,6 +91,8 @@ const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: St
   const bounds = yield* consumer.bounds
   const needed = Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
   if (bounds.start > needed) return yield* new RetentionGap({ topic, partition, needed, available: bounds.start })
+  // Reading from beyond the end would wait for records that belong to another history.
+  if (needed > bounds.end) return yield* new OffsetBeyondEnd({ topic, partition, requested: needed, end: bounds.end })
   yield* Effect.logInfo(
     Option.isNone(position)
       ? `Starting at the beginning of ${topic}-${partition}, which ends at offset ${bounds.end}`
