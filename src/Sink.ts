@@ -360,7 +360,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     let ready = 0
     yield* transaction(
       Effect.gen(function* () {
-        yield* applyChanges(changes, mode, group.length === 1 ? position.commitLsn : undefined, tally)
+        yield* applyChanges(changes, mode, group.length === 1 ? end!.commitLsn : undefined, tally)
         ready = yield* Clock.currentTimeMillis
         yield* save(position, catalogueOf(changes))
       })
