@@ -218,26 +218,25 @@ const rowsMeant = ({ params, text }: Recorded): number => {
   return text.includes("unnest($1::") ? elements(String(params[0])) : 1
 }
 
-const catalogRow = (table: TargetTable.TargetTable): TargetTable.CatalogRow => {
-  const key = (isPrimary: boolean, isImmediate: boolean) => (columns: ReadonlyArray<string>) => ({
-    isPrimary,
-    isImmediate,
-    columns
-  })
-  return {
-    ...table,
-    kind: "table",
-    columns: table.columns.map((column) => ({
-      ...column,
-      equality: column.equality ?? null,
-      identity: column.identity ?? null
-    })),
-    keys: [
-      ...(table.primaryKey === undefined ? [] : [key(true, !table.isPrimaryKeyDeferrable)(table.primaryKey)]),
-      ...table.uniqueKeys.map(key(false, true))
-    ]
-  }
-}
+const keyRow = (columns: ReadonlyArray<string>, isPrimary: boolean, isImmediate: boolean) => ({
+  columns,
+  isPrimary,
+  isImmediate
+})
+
+const catalogRow = (table: TargetTable.TargetTable): TargetTable.CatalogRow => ({
+  ...table,
+  kind: "table",
+  columns: table.columns.map((column) => ({
+    ...column,
+    equality: column.equality ?? null,
+    identity: column.identity ?? null
+  })),
+  keys: [
+    ...(table.primaryKey === undefined ? [] : [keyRow(table.primaryKey, true, !table.isPrimaryKeyDeferrable)]),
+    ...table.uniqueKeys.map((columns) => keyRow(columns, false, true))
+  ]
+})
 
 const builtIn: { readonly [oid: number]: string } = {
   16: "boolean",
@@ -270,8 +269,7 @@ const foundType = ({ id, name, setting }: WantedType) => ({
 })
 
 type Tables =
-  | ReadonlyArray<TargetTable.TargetTable>
-  | ((sent: ReadonlyArray<Recorded>) => ReadonlyArray<TargetTable.TargetTable>)
+  ReadonlyArray<TargetTable.TargetTable> | ((sent: ReadonlyArray<Recorded>) => ReadonlyArray<TargetTable.TargetTable>)
 
 const parsed = (param: unknown): ReadonlyArray<unknown> => JSON.parse(String(param)) as ReadonlyArray<unknown>
 

@@ -1,5 +1,6 @@
 /** The pipeline on the mock parts, as the tests of its files script it, run it and look at it. */
 import { Context, Effect, Fiber, Layer, Logger, Option, Random, Ref, type Scope } from "effect"
+import { assert } from "@effect/vitest"
 import { crc32c } from "@node-rs/crc32"
 import { TestClock } from "effect/testing"
 import * as Mock from "../layers/Mock.ts"
@@ -59,8 +60,10 @@ export interface Pipeline {
   until(condition: () => boolean): Effect.Effect<void>
   /** Runs everything that can run without the clock. */
   readonly settle: Effect.Effect<void>
-  /** What ended the run. */
-  readonly error: Effect.Effect<Connector.ConnectorError>
+  /** What ended the run, once it is shown that it has these facts. */
+  stopped(
+    facts: { readonly _tag: Connector.ConnectorError["_tag"] } & { readonly [fact: string]: unknown }
+  ): Effect.Effect<Connector.ConnectorError>
   readonly interrupt: Effect.Effect<void>
 }
 
@@ -115,7 +118,10 @@ export const start = Effect.fnUntraced(function* (
     fail: (error) => partition.fail(error),
     until,
     settle,
-    error: Effect.orDie(Effect.flip(Fiber.join(fiber))),
+    stopped: (facts) =>
+      Effect.orDie(Effect.flip(Fiber.join(fiber))).pipe(
+        Effect.tap((error) => Effect.sync(() => assert.deepInclude<object>(error, facts)))
+      ),
     interrupt: Fiber.interrupt(fiber)
   }
 })

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { crc32c } from "@node-rs/crc32"
-import { Effect } from "effect"
+import { Effect, Fiber, Option } from "effect"
 import { TestClock } from "effect/testing"
 import { FluvioUnreachable } from "../../src/FluvioConsumer.ts"
+import type { Stored } from "../../src/OffsetStore.ts"
 import { begin, commit, eventJson, insert, int4, lsn, offset, relation, relationOf, text } from "../events.ts"
 import * as Pipeline from "../pipeline.ts"
 
@@ -21,7 +22,26 @@ const insertOf = (...ids: ReadonlyArray<number>) =>
   `INSERT INTO "public"."pets" ("id", "name") SELECT unnest($1::integer[]), unnest($2::text[]) -- ` +
   `{${ids.map((id) => `"${id}"`).join()}} | {${ids.map((id) => `"n${id}"`).join()}}`
 
+/** A source transaction without changes, as an unpublished table leaves it. */
+const empty = (commitLsn: number) => transaction(commitLsn)
+
 const known = Pipeline.knowing(pet)
+
+/** As the original connector leaves its row. */
+const left = (at: number): Stored => ({
+  position: Option.some({ offset: offset(at), checksum: undefined, commitLsn: undefined, commitTime: undefined }),
+  catalogue: { relations: [], types: [] },
+  isLegacy: true
+})
+
+/** Answers an INSERT with these SQLSTATEs, one after the other; "" is a success. */
+const failing = (states: ReadonlyArray<string>, rollback?: string) => {
+  let at = 0
+  return ({ text }: { readonly text: string }) => {
+    const sqlState = text.startsWith("INSERT") ? states[at++] : text === "ROLLBACK" ? rollback : undefined
+    return sqlState === undefined || sqlState === "" ? undefined : { sqlState }
+  }
+}
 
 describe("Connector", () => {
   it.effect("applies what is there as one group, under its own settings, and saves where its last Commit is", () =>
@@ -141,15 +161,6 @@ describe("Connector", () => {
 })
 
 describe("Connector's retry", () => {
-  /** Answers an INSERT with these SQLSTATEs, one after the other; "" is a success. */
-  const failing = (states: ReadonlyArray<string>, rollback?: string) => {
-    let at = 0
-    return ({ text }: { readonly text: string }) => {
-      const sqlState = text.startsWith("INSERT") ? states[at++] : text === "ROLLBACK" ? rollback : undefined
-      return sqlState === undefined || sqlState === "" ? undefined : { sqlState }
-    }
-  }
-
   it.effect("backs off on the clock, twice as long each time, and begins anew after a committed group", () =>
     Effect.gen(function* () {
       const pipeline = yield* Pipeline.start({
@@ -200,7 +211,7 @@ describe("Connector's retry", () => {
       })
       yield* pipeline.settle
       yield* TestClock.adjust("1 minute")
-      const error = yield* pipeline.error
+      const error = yield* pipeline.stopped({ _tag: "ApplyFailed", isRetryable: true })
       assert.strictEqual(
         error.message,
         "public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200)"
@@ -217,8 +228,7 @@ describe("Connector's retry", () => {
         log: Pipeline.log(transaction(0x16_0000_0001, 7)),
         answer: failing(["42501"])
       })
-      const error = yield* pipeline.error
-      assert.strictEqual(error._tag, "ApplyFailed")
+      const error = yield* pipeline.stopped({ _tag: "ApplyFailed", isRetryable: false })
       assert.strictEqual(
         error.message,
         "public.pets, offset 1, transaction 16/1: insufficient privilege (SQLSTATE 42501)"
@@ -286,6 +296,274 @@ describe("Connector's retry", () => {
         "Warn: reading at broker:9003 failed: reset; trying again",
         "Info: Going on at offset 3 of mock-0, which ends at offset 6"
       ])
+    })
+  )
+})
+
+describe("Connector's proof of place", () => {
+  const before = Pipeline.applied(3, commit(1), 1, [pet])
+
+  it.effect("stops when the record at the position is another one, and applies nothing", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: before,
+        log: Pipeline.log(transaction(9, 9), transaction(10, 10))
+      })
+      yield* pipeline.stopped({ _tag: "PlaceNotProved", topic: "mock", partition: 0, offset: 2, isRetryable: false })
+      assert.deepStrictEqual(pipeline.transactions(), [])
+      assert.deepStrictEqual(yield* pipeline.stored, before)
+    })
+  )
+
+  it.effect("goes on with a warning when retention has removed exactly that record", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: before, firstOffset: 3, log: Pipeline.log(transaction(2, 2)) })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
+      assert.include(
+        pipeline.logged,
+        "Warn: Retention has removed the record at offset 2: going on at 3 without proof of place"
+      )
+      assert.strictEqual((yield* pipeline.position)?.offset, 5)
+    })
+  )
+
+  it.effect("names the gap when retention has removed more", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: before, firstOffset: 4, log: Pipeline.log(transaction(2, 2)) })
+      yield* pipeline.stopped({ _tag: "RetentionGap", needed: 3, available: 4, isRetryable: false })
+      assert.deepStrictEqual(pipeline.transactions(), [])
+    })
+  )
+
+  it.effect("names the gap when retention has begun before the first start", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ firstOffset: 4, log: Pipeline.log(transaction(2, 2)) })
+      yield* pipeline.stopped({ _tag: "RetentionGap", needed: 0, available: 4 })
+    })
+  )
+
+  it.effect("stops when the log ends before the position", () =>
+    Effect.gen(function* () {
+      for (const length of [0, 1, 2]) {
+        const pipeline = yield* Pipeline.start({
+          stored: before,
+          log: Pipeline.log(transaction(1, 1)).slice(0, length)
+        })
+        yield* pipeline.stopped({ _tag: "OffsetBeyondEnd", requested: 3, end: length, isRetryable: false })
+      }
+    })
+  )
+
+  it.effect("waits at the end of the log", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: before, log: Pipeline.log(transaction(1, 1)) })
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [])
+      yield* pipeline.append(transaction(2, 2))
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
+    })
+  )
+})
+
+describe("Connector's groups", () => {
+  it.effect("moves the position past empty transactions at most once a second", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ log: Pipeline.log(empty(1), empty(2)) })
+      yield* TestClock.adjust(999)
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [])
+      yield* TestClock.adjust(1)
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [["COMMIT"]])
+      assert.deepInclude(pipeline.applied[0], { transactions: 2, changes: 0, statements: 0 })
+      assert.deepInclude(yield* pipeline.position, { offset: offset(3), commitLsn: lsn(2) })
+
+      yield* pipeline.append(empty(3))
+      yield* TestClock.adjust(600)
+      yield* pipeline.append(empty(4))
+      yield* TestClock.adjust(399)
+      yield* pipeline.settle
+      assert.lengthOf(pipeline.applied, 1)
+      yield* TestClock.adjust(1)
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepInclude(yield* pipeline.position, { offset: offset(7), commitLsn: lsn(4) })
+
+      // After a longer rest there is nothing to wait for.
+      yield* TestClock.adjust("1 minute")
+      yield* pipeline.append(empty(5))
+      yield* pipeline.until(() => pipeline.applied.length === 3)
+    })
+  )
+
+  it.effect("takes empty transactions along with the next change", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: known, log: Pipeline.log(empty(1)) })
+      yield* pipeline.settle
+      yield* pipeline.append(empty(2), transaction(3, 3))
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(3), "COMMIT"]])
+      assert.deepInclude(pipeline.applied[0], { transactions: 3, changes: 1 })
+    })
+  )
+
+  it.effect("gathers for group.window, counted from the first change", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: known, config: { group: { window: "200 millis", rows: 3 } } })
+      yield* TestClock.adjust("10 seconds")
+      yield* pipeline.append(transaction(1, 1))
+      yield* TestClock.adjust(150)
+      yield* pipeline.append(transaction(2, 2))
+      yield* TestClock.adjust(49)
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [])
+      yield* TestClock.adjust(1)
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1, 2), "COMMIT"]])
+
+      // A full group waits for nothing.
+      yield* pipeline.append(transaction(3, 3, 4, 5))
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [[insertOf(3, 4, 5), "COMMIT"]])
+    })
+  )
+
+  it.effect("puts together, while a group is applied, what comes meanwhile", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) => (text.startsWith("INSERT") ? { delay: "1 second" } : undefined)
+      })
+      yield* pipeline.settle
+      yield* pipeline.append(transaction(2, 2))
+      yield* pipeline.append(transaction(3, 3))
+      yield* pipeline.settle
+      yield* TestClock.adjust("2 seconds")
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1), "COMMIT"],
+        [insertOf(2, 3), "COMMIT"]
+      ])
+      assert.deepStrictEqual(
+        pipeline.applied.map(({ millis }) => millis.execute),
+        [1000, 1000]
+      )
+    })
+  )
+
+  it.effect("finishes the group in hand before it ends, and gives the lock back", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) => (text.startsWith("INSERT") ? { delay: "5 seconds" } : undefined)
+      })
+      yield* pipeline.settle
+      yield* pipeline.append(transaction(2, 2))
+      const ending = yield* Effect.forkChild(pipeline.interrupt)
+      yield* pipeline.settle
+      assert.strictEqual(pipeline.sent().at(-1), insertOf(1))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(ending)
+      assert.deepStrictEqual(pipeline.sent(), ["COMMIT", "unlock"])
+      assert.strictEqual((yield* pipeline.position)?.offset, 2)
+    })
+  )
+})
+
+describe("Connector's take-over", () => {
+  it.effect("applies the rest of the transaction that the original was in, once, and keeps what it learned", () =>
+    Effect.gen(function* () {
+      const rest = [row(3, "n3"), row(4, "n4"), commit(1)]
+      const pipeline = yield* Pipeline.start({
+        stored: left(3),
+        log: Pipeline.log(begin(1), relation(pet), row(1, "n1"), row(2, "n2"), rest, transaction(2, 5)),
+        config: { group: { transactions: 1 } }
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(3, 4), "COMMIT"],
+        [insertOf(5), "COMMIT"]
+      ])
+      assert.deepInclude(pipeline.applied[0].position, { offset: offset(6), commitLsn: lsn(1), commitTime: time })
+      const { catalogue, isLegacy } = yield* pipeline.stored
+      assert.deepStrictEqual(catalogue.relations, [{ relation: pet, offset: offset(1) }])
+      assert.isFalse(isLegacy)
+      assert.strictEqual(
+        pipeline.logged[1],
+        "Info: Taking over from the original connector: learning the relations up to offset 3"
+      )
+    })
+  )
+
+  it.effect("goes on with the next transaction when the original had finished one", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: left(3),
+        log: Pipeline.log(begin(1), relation(pet), row(1, "n1"), commit(1), transaction(1, 1), transaction(2, 2))
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
+      assert.deepInclude(pipeline.applied[0], { transactions: 1, duplicates: 1 })
+    })
+  )
+
+  it.effect("refuses the rest of a transaction whose beginning is gone", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: left(3),
+        firstOffset: 4,
+        log: Pipeline.log(row(2, "n2"), commit(1), transaction(2, 2))
+      })
+      yield* pipeline.stopped({ _tag: "BeginMissing", offset: 4 })
+      assert.deepStrictEqual(pipeline.transactions(), [])
+    })
+  )
+
+  it.effect("stops when the log ends before the original's position, rather than to wait for it", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({ stored: left(7), log: Pipeline.log(transaction(1, 1)) })
+      yield* pipeline.stopped({ _tag: "OffsetBeyondEnd", requested: 8, end: 3 })
+    })
+  )
+})
+
+describe("Connector's standby", () => {
+  it.effect("asks for the lock once a second and reads the position only when it has it", () =>
+    Effect.gen(function* () {
+      const answers = [false, false, true]
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) =>
+          text.startsWith("SELECT pg_try_advisory_lock") ? { rows: [{ held: answers.shift() }] } : undefined
+      })
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.sent(), ["lock", "lock"])
+      assert.deepStrictEqual(pipeline.logged, ["Info: Standing by: another instance applies mock-0 to this database"])
+      yield* TestClock.adjust(999)
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.sent(), [])
+      yield* TestClock.adjust(1)
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.strictEqual(pipeline.sent()[0], "lock")
+      assert.strictEqual(pipeline.logged[1], "Info: Taking over mock-0")
+    })
+  )
+
+  it.effect("takes no lock where sessions are shared", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        config: { target: { lock: "none" } }
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      yield* pipeline.interrupt
+      const sent = pipeline.sent()
+      assert.isFalse(sent.includes("lock") || sent.includes("unlock"))
     })
   )
 })
