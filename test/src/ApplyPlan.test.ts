@@ -1,0 +1,310 @@
+import { assert, describe, it } from "vitest"
+import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../src/ApplyPlan.ts"
+import type { Step } from "../../src/Fold.ts"
+import type { Relation } from "../../src/Relation.ts"
+import type { Cell } from "../../src/ReplicationEvent.ts"
+import { type Route, route } from "../../src/Route.ts"
+import type { TargetColumn, TargetTable } from "../../src/TargetTable.ts"
+import type { RowChange } from "../../src/Transaction.ts"
+import { offset, relationOf } from "../events.ts"
+import { deleteOf, insertOf, targetColumn, targetTable, truncateOf, updateOf } from "../tables.ts"
+
+const halt: PlanOptions = { existingRow: "halt", truncateCascade: "as-source" }
+const update: PlanOptions = { ...halt, existingRow: "update" }
+const skip: PlanOptions = { ...halt, existingRow: "skip" }
+
+const at = { offset: offset(0), mayMiss: false }
+
+interface Made {
+  readonly columns: ReadonlyArray<Partial<TargetColumn>>
+  readonly key: ReadonlyArray<string>
+  readonly table?: Partial<TargetTable>
+  readonly identity?: Relation["replicaIdentity"]
+}
+
+/** A relation with every column of its table, and its route. */
+const make = ({ columns, identity = "Default", key, table }: Made): Route =>
+  route(
+    relationOf({
+      replicaIdentity: identity,
+      columns: columns.map(({ name = "" }) => ({ name, isKey: key.includes(name), typeId: 25, typeModifier: -1 }))
+    }),
+    targetTable({
+      columns: columns.map((column) => targetColumn(column)),
+      primaryKey: key.length === 0 ? undefined : key,
+      ...table
+    })
+  )
+
+const id = { name: "id", type: "integer" }
+const pets = make({ columns: [id, { name: "name" }, { name: "mood", type: "public.mood" }], key: ["id"] })
+const image = make({
+  columns: [
+    id,
+    { name: "tag", type: "public.citext", equality: "OPERATOR(public.=)" },
+    { name: "data", type: "json", hasEquality: false }
+  ],
+  key: [],
+  identity: "Full"
+})
+
+const plan = (step: Step, options = halt): Statement => {
+  const statement = statementOf(step, options)
+  if (statement === undefined || statement instanceof NoIdentity) throw new Error("no statement")
+  return statement
+}
+
+const sqlOf = (step: Step, options = halt) => {
+  const { params, text } = plan(step, options)
+  return { text, params }
+}
+
+const facts = (step: Step) => {
+  const { kind, mayMiss, rows } = plan(step)
+  return { kind, rows, mayMiss }
+}
+
+const row = (found: Route, change: RowChange): Step => ({ type: "row", route: found, change })
+
+const insertSet = (found: Route, ...rows: ReadonlyArray<ReadonlyArray<Cell>>): Step => ({
+  type: "insertSet",
+  route: found,
+  ...at,
+  rows
+})
+
+describe("a set of rows", () => {
+  it("is inserted from one array a column", () => {
+    assert.deepStrictEqual(sqlOf(insertSet(pets, ["1", "a", "ok"], ["2", null, null])), {
+      text: 'INSERT INTO "public"."pets" ("id", "name", "mood") SELECT unnest($1::integer[]), unnest($2::text[]), unnest($3::text[])::public.mood',
+      params: ['{"1","2"}', '{"a",NULL}', '{"ok",NULL}']
+    })
+  })
+
+  it("keeps every character of a cell in its place", () => {
+    const [, cells] = sqlOf(insertSet(pets, ["1", 'a "b" \\ {c,d}', null], ["2", "NULL", null], ["3", "", null])).params
+    assert.strictEqual(cells, String.raw`{"a \"b\" \\ {c,d}","NULL",""}`)
+  })
+
+  it("is skipped, or updates what is there, by policy", () => {
+    const text = (found: Route, options: PlanOptions) => sqlOf(insertSet(found, ["1", "a", "ok"]), options).text
+    const plain = sqlOf(insertSet(pets, ["1", "a", "ok"])).text
+    assert.strictEqual(text(pets, skip), `${plain} ON CONFLICT DO NOTHING`)
+    assert.strictEqual(
+      text(pets, update),
+      `${plain} ON CONFLICT ("id") DO UPDATE SET "name" = EXCLUDED."name", "mood" = EXCLUDED."mood"`
+    )
+    for (const table of [{ primaryKey: undefined }, { isPrimaryKeyDeferrable: true }]) {
+      assert.strictEqual(text(make({ columns: pets.table.columns, key: ["id"], table }), update), plain)
+    }
+    const onlyKey = make({ columns: [id, { name: "b" }], key: ["id", "b"] })
+    assert.match(text(onlyKey, update), / ON CONFLICT \("id", "b"\) DO NOTHING$/)
+  })
+
+  it("writes ALWAYS identities when it inserts, and never when it updates what is there", () => {
+    const found = make({ columns: [{ name: "id" }, { name: "n", identity: "always" }, { name: "a" }], key: ["id"] })
+    assert.strictEqual(
+      sqlOf(insertSet(found, ["1", "7", "a"]), update).text,
+      'INSERT INTO "public"."pets" ("id", "n", "a") OVERRIDING SYSTEM VALUE ' +
+        "SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]) " +
+        'ON CONFLICT ("id") DO UPDATE SET "a" = EXCLUDED."a"'
+    )
+    const byDefault = make({ columns: [{ name: "id", identity: "default" }], key: ["id"] })
+    assert.notInclude(sqlOf(insertSet(byDefault, ["1"])).text, "OVERRIDING")
+  })
+
+  it("has no generated columns", () => {
+    const found = make({ columns: [id, { name: "size", isGenerated: true }, { name: "a" }], key: ["id"] })
+    assert.deepStrictEqual(sqlOf(insertSet(found, ["1", "a"])), {
+      text: 'INSERT INTO "public"."pets" ("id", "a") SELECT unnest($1::integer[]), unnest($2::text[])',
+      params: ['{"1"}', '{"a"}']
+    })
+  })
+
+  it("may have no column at all", () => {
+    const found = make({ columns: [], key: [] })
+    assert.deepStrictEqual(sqlOf(insertSet(found, [], [], [])), {
+      text: 'INSERT INTO "public"."pets" SELECT FROM generate_series(1, $1::integer)',
+      params: ["3"]
+    })
+  })
+
+  it("is updated, deleted and looked for by its keys", () => {
+    const found = make({
+      columns: [id, { name: 'a"b' }, { name: "mail", type: "x.citext", equality: "OPERATOR(x.=)" }],
+      key: ["mail", "id"],
+      table: { schema: "My.Schema", name: 'Tab "le' }
+    })
+    const keys = [
+      ["1", "m"],
+      ["2", "n"]
+    ]
+    const where = 'WHERE t."id" = v.k0 AND t."mail" OPERATOR(x.=) v.k1'
+    const values = "unnest($1::integer[]) AS k0, unnest($2::text[])::x.citext AS k1"
+    const params = ['{"1","2"}', '{"m","n"}']
+    assert.deepStrictEqual(sqlOf({ type: "deleteSet", route: found, ...at, keys }), {
+      text: `DELETE FROM ONLY "My.Schema"."Tab ""le" AS t USING (SELECT ${values}) AS v ${where}`,
+      params
+    })
+    assert.deepStrictEqual(sqlOf({ type: "absentSet", route: found, offset: at.offset, keys }), {
+      text: `SELECT FROM ONLY "My.Schema"."Tab ""le" AS t, (SELECT ${values}) AS v ${where}`,
+      params
+    })
+    const rows = [
+      ["1", "x", "m"],
+      ["3", null, "n"]
+    ]
+    assert.deepStrictEqual(sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1, 0], rows }), {
+      text:
+        `UPDATE ONLY "My.Schema"."Tab ""le" AS t SET "a""b" = v.c0, "id" = v.c1 ` +
+        `FROM (SELECT ${values}, unnest($3::text[]) AS c0, unnest($4::integer[]) AS c1) AS v ${where}`,
+      params: [...params, '{"x",NULL}', '{"1","3"}']
+    })
+  })
+
+  it("counts what it should touch, and tells what a miss means", () => {
+    const keys = [["1"], ["2"]]
+    const set = { route: pets, offset: offset(0), keys }
+    assert.deepStrictEqual(facts({ type: "deleteSet", ...set, mayMiss: true }), {
+      kind: "delete",
+      rows: 2,
+      mayMiss: true
+    })
+    assert.deepStrictEqual(facts({ type: "absentSet", ...set }), { kind: "check", rows: 0, mayMiss: false })
+    assert.deepStrictEqual(facts(insertSet(pets, ["1", "a", null])), { kind: "insert", rows: 1, mayMiss: false })
+    const change = deleteOf(pets.relation, { keyTuple: ["1", null, null] })
+    assert.deepStrictEqual(facts(row(pets, change)), { kind: "delete", rows: 1, mayMiss: true })
+  })
+})
+
+describe("one row", () => {
+  it("is inserted with its values", () => {
+    const step = row(pets, insertOf(pets.relation, ["1", "a", null]))
+    const text = 'INSERT INTO "public"."pets" ("id", "name", "mood") VALUES ($1, $2, $3)'
+    assert.deepStrictEqual(sqlOf(step), { text, params: ["1", "a", null] })
+    assert.strictEqual(sqlOf(step, skip).text, `${text} ON CONFLICT DO NOTHING`)
+    const empty = make({ columns: [], key: [] })
+    assert.deepStrictEqual(sqlOf(row(empty, insertOf(empty.relation, []))), {
+      text: 'INSERT INTO "public"."pets" DEFAULT VALUES',
+      params: []
+    })
+  })
+
+  it("is updated by its key, which is set only when it changes", () => {
+    assert.deepStrictEqual(sqlOf(row(pets, updateOf(pets.relation, ["1", "a", undefined]))), {
+      text: 'UPDATE ONLY "public"."pets" AS t SET "name" = $1 WHERE t."id" = $2::integer',
+      params: ["a", "1"]
+    })
+    assert.deepStrictEqual(
+      sqlOf(row(pets, updateOf(pets.relation, ["2", null, undefined], { keyTuple: ["1", null, null] }))),
+      {
+        text: 'UPDATE ONLY "public"."pets" AS t SET "id" = $1, "name" = $2 WHERE t."id" = $3::integer',
+        params: ["2", null, "1"]
+      }
+    )
+  })
+
+  it("needs no statement when an update says nothing", () => {
+    assert.isUndefined(statementOf(row(pets, updateOf(pets.relation, ["1", undefined, undefined])), halt))
+  })
+
+  it("has an insert that stands in for its update, when all of it is known", () => {
+    const insert = (cells: ReadonlyArray<Cell>) => plan(row(pets, updateOf(pets.relation, cells))).insert?.params
+    assert.deepStrictEqual(insert(["1", "a", null]), ["1", "a", null])
+    assert.isUndefined(insert(["1", "a", undefined]))
+    const old = ["1", "old", "kept"]
+    const full = make({ columns: pets.table.columns, key: ["id"], identity: "Full" })
+    const change = updateOf(full.relation, ["1", "a", undefined], { oldTuple: old })
+    assert.deepStrictEqual(plan(row(full, change)).insert?.params, ["1", "a", "kept"])
+  })
+
+  it("is found by its whole image: one row of several, NULL by NULL, and text where there is no equality", () => {
+    const oldTuple = ["1", null, '{"a": 1}']
+    const meant =
+      '(t.tableoid, t.ctid) = (SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t ' +
+      'WHERE t."id" = $1::integer AND t."tag" IS NULL AND t."data"::text = $2::json::text LIMIT 1)'
+    assert.deepStrictEqual(sqlOf(row(image, deleteOf(image.relation, { oldTuple }))), {
+      text: `DELETE FROM ONLY "public"."pets" AS t WHERE ${meant}`,
+      params: ["1", '{"a": 1}']
+    })
+    assert.deepStrictEqual(
+      sqlOf(row(image, updateOf(image.relation, ["2", "x", undefined], { oldTuple: ["1", "y", null] }))),
+      {
+        text:
+          'UPDATE ONLY "public"."pets" AS t SET "id" = $1, "tag" = $2, "data" = $3 WHERE (t.tableoid, t.ctid) = ' +
+          '(SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t WHERE t."id" = $4::integer ' +
+          'AND t."tag" OPERATOR(public.=) $5::public.citext AND t."data" IS NULL LIMIT 1)',
+        params: ["2", "x", null, "1", "y"]
+      }
+    )
+  })
+
+  it("is taken out and put back to change an ALWAYS identity", () => {
+    const found = make({
+      columns: [{ name: "id", type: "bigint", identity: "always" }, { name: "a" }],
+      key: ["id"]
+    })
+    const columns = [
+      ...found.table.columns,
+      targetColumn({ name: "extra" }),
+      targetColumn({ name: "size", isGenerated: true })
+    ]
+    const extended = { ...found, table: { ...found.table, columns } }
+    const change = updateOf(found.relation, ["2", undefined], { keyTuple: ["1", null] })
+    assert.deepStrictEqual(sqlOf(row(extended, change)), {
+      text:
+        'WITH old AS (DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $2::bigint RETURNING t.*) ' +
+        'INSERT INTO "public"."pets" ("id", "a", "extra") OVERRIDING SYSTEM VALUE ' +
+        'SELECT $1::bigint, old."a", old."extra" FROM old',
+      params: ["2", "1"]
+    })
+    assert.notInclude(sqlOf(row(found, updateOf(found.relation, ["1", "b"]))).text, "DELETE")
+  })
+
+  it("cannot be found without an identity, or by a value that the source left out", () => {
+    const none = make({ columns: [id, { name: "a" }], key: [], identity: "Nothing" })
+    const steps = [
+      row(none, deleteOf(none.relation, { keyTuple: ["1", null] })),
+      row(none, updateOf(none.relation, ["1", "a"])),
+      row(pets, deleteOf(pets.relation, {})),
+      row(pets, updateOf(pets.relation, [undefined, "a", null])),
+      row(image, deleteOf(image.relation, { keyTuple: ["1", null, null] })),
+      row(image, deleteOf(image.relation, { oldTuple: ["1", undefined, null] }))
+    ]
+    for (const step of steps) assert.instanceOf(statementOf(step, halt), NoIdentity)
+  })
+})
+
+describe("a truncate", () => {
+  const toys = make({ columns: [id], key: ["id"], table: { name: "toys", isPartitioned: true } })
+  const text = (options: PlanOptions, bits: Parameters<typeof truncateOf>[1]) =>
+    sqlOf(
+      { type: "truncate", routes: [pets, toys, pets], change: truncateOf([pets.relation, toys.relation], bits) },
+      options
+    ).text
+
+  it("names each table once, and a partitioned one with its partitions", () => {
+    assert.strictEqual(text(halt, {}), 'TRUNCATE ONLY "public"."pets", "public"."toys"')
+  })
+
+  it("passes the source's options on, CASCADE by policy", () => {
+    const bits = { cascade: true, restartIdentity: true }
+    const tables = 'TRUNCATE ONLY "public"."pets", "public"."toys"'
+    assert.strictEqual(text(halt, bits), `${tables} RESTART IDENTITY CASCADE`)
+    assert.strictEqual(text({ ...halt, truncateCascade: "never" }, bits), `${tables} RESTART IDENTITY`)
+    assert.strictEqual(text(halt, { cascade: true }), `${tables} CASCADE`)
+  })
+})
+
+it("reaches the partitions of a partitioned table", () => {
+  const found = make({ columns: [id, { name: "a" }], key: ["id"], table: { isPartitioned: true } })
+  const keyTuple = ["1", null]
+  const steps: ReadonlyArray<Step> = [
+    row(found, deleteOf(found.relation, { keyTuple })),
+    row(found, updateOf(found.relation, ["1", "b"])),
+    { type: "deleteSet", route: found, ...at, keys: [["1"]] },
+    { type: "absentSet", route: found, offset: at.offset, keys: [["1"]] },
+    { type: "updateSet", route: found, ...at, keys: [["1"]], places: [1], rows: [["1", "b"]] }
+  ]
+  for (const step of steps) assert.notInclude(sqlOf(step).text, "ONLY")
+})
