@@ -1,8 +1,8 @@
 /**
  * One connection to a Fluvio server, shared by any number of requests, and the way to the server that leads a partition.
  *
- * Nothing here waits for ever: whatever the peer owes has a deadline, and a peer that misses it, breaks off or sends
- * bytes that no Fluvio server sends loses the connection with a typed error.
+ * Nothing here waits for ever: what the peer owes has a deadline, and a peer that misses it, breaks off or sends bytes
+ * that no Fluvio server sends loses the connection with a typed error. Only a stream that holds nothing new may rest.
  */
 import { Duration, Effect, Redacted, type Scope } from "effect"
 import { connect as connectTcp, isIP, type Socket } from "node:net"
@@ -34,7 +34,7 @@ import {
 export type ConnectionError = FluvioUnreachable | FluvioSilent | FluvioProtocolError | FluvioTlsError
 
 export interface ConnectionOptions {
-  /** How long the peer may take to accept the connection, and to answer a request. */
+  /** How long the peer may take to accept the connection, and to answer a request, unless bytes keep arriving. */
   readonly timeout: Duration.Duration
   /** A longer frame is taken for nonsense. No more than this is ever allocated for one. */
   readonly maxFrameBytes: number
@@ -65,6 +65,9 @@ interface Waiter {
 /** Frames that wait unread before the socket is paused. A server that honours acknowledgements never reaches it. */
 const maxPending = 2
 
+/** Bytes that must arrive within the deadline for the peer to count as alive while it owes an answer. */
+const leastProgress = 1024
+
 const clientId = "fluvio-postgres-sink"
 
 /** Stands for the server's acceptance of the connection; correlation ids start at 1. */
@@ -76,7 +79,13 @@ const isTlsFailure = (code: string): boolean =>
     code
   )
 
-const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+/** A host with several addresses fails with all their errors in one, whose own message is empty. */
+const reasonOf = (cause: unknown): string =>
+  cause instanceof AggregateError
+    ? cause.errors.map(reasonOf).join("; ")
+    : cause instanceof Error
+      ? cause.message
+      : String(cause)
 
 const dial = (address: Address, tls: Tls | undefined, spu: string | undefined): Socket => {
   if (tls === undefined) {
@@ -200,17 +209,23 @@ export class Connection {
         fail: (error) => resume(Effect.fail(error))
       })
       return Effect.sync(() => this.waiters.delete(id))
-    }).pipe(
-      Effect.timeoutOrElse({
-        duration: this.timeout,
-        orElse: () => {
-          const seconds = Duration.toSeconds(this.timeout)
-          const silent = new FluvioSilent({ endpoint: this.endpoint, operation, seconds })
-          this.fail(silent)
-          return Effect.fail(silent)
+    }).pipe(Effect.raceFirst(this.silence(operation)))
+  }
+
+  /** Fails, and ends the connection, when the deadline passes without progress: a large response may take longer. */
+  private silence(operation: string): Effect.Effect<never, FluvioSilent> {
+    const { endpoint, socket, timeout } = this
+    return Effect.suspend(() => {
+      const before = socket.bytesRead
+      return Effect.flatMap(Effect.sleep(timeout), () => {
+        if (socket.bytesRead - before >= leastProgress) {
+          return this.silence(operation)
         }
+        const silent = new FluvioSilent({ endpoint, operation, seconds: Duration.toSeconds(timeout) })
+        this.fail(silent)
+        return Effect.fail(silent)
       })
-    )
+    })
   }
 
   /** Waits until the server has accepted the connection, and TLS if any. */

@@ -52,6 +52,34 @@ const fate = Effect.fnUntraced(function* (endpoint: string, from = 0, options: P
 
 const log = (end: number, script: Storage): Storage => ({ onOffsets: (call) => offsets(call, 0, end), ...script })
 
+describe("the request", () => {
+  it.live("names the absolute offset, wants committed records only, and goes through no filter", () =>
+    Effect.gen(function* () {
+      const endpoint = yield* cluster(
+        log(20, {
+          onFetch: (call, { fetchOffset, isolation }) => {
+            assert.deepStrictEqual({ fetchOffset, isolation }, { fetchOffset: 15, isolation: 1 })
+            reply(call, StreamFetch, fetched(batch(10, 10)))
+          }
+        })
+      )
+      assert.deepStrictEqual(yield* read(endpoint, 15, 20), range(15, 20))
+    })
+  )
+
+  it.live("is not made for an offset that is gone, so that no server can clamp it", () =>
+    Effect.gen(function* () {
+      const endpoint = yield* cluster({
+        onOffsets: (call) => offsets(call, 50, 60),
+        onFetch: (call) => reply(call, StreamFetch, fetched(batch(50, 10)))
+      })
+      const { error } = yield* fate(endpoint, 49)
+      assert(error instanceof Errors.OffsetEvicted)
+      assert.strictEqual(error.available, 50)
+    })
+  )
+})
+
 describe("cut batches", () => {
   it.live("are asked for again by acknowledging the last whole one", () =>
     Effect.gen(function* () {
@@ -254,6 +282,9 @@ describe("the leader", () => {
       const gone = yield* Effect.scoped(storage({}))
       const endpoint = `127.0.0.1:${yield* controller(() => ({ port: gone }))}`
       assert.instanceOf((yield* fate(endpoint)).error, Errors.LeaderMoved)
+      const { error } = yield* fate(`localhost:${gone}`)
+      assert(error instanceof Errors.FluvioUnreachable)
+      assert.match(error.reason, /ECONNREFUSED/)
       const leaderless = `127.0.0.1:${yield* controller(() => ({ port: undefined }))}`
       assert.instanceOf((yield* fate(leaderless)).error, Errors.LeaderMoved)
     })
@@ -419,6 +450,31 @@ describe("a peer that falls silent", () => {
       assert(error instanceof Errors.FluvioSilent)
       assert.strictEqual(error.operation, StreamFetch.name)
       assert.deepStrictEqual(seen, range(0, 10))
+    })
+  )
+
+  it.live("is not one that takes longer than the deadline over a large response", () =>
+    Effect.gen(function* () {
+      let isBusy = false
+      const questions: Array<Call> = []
+      const endpoint = yield* cluster({
+        // Frames go out one after the other, so that the probe is answered behind the response.
+        onOffsets: (call) => (isBusy ? questions.push(call) : offsets(call, 0, 10)),
+        onFetch: (call) => {
+          isBusy = true
+          const frame = frameOf(call, StreamFetch, fetched(batch(0, 10, {}, 20_000)))
+          const write = (at: number): void => {
+            call.socket.write(frame.subarray(at, at + 10_000))
+            if (at + 10_000 < frame.length) {
+              setTimeout(write, 30, at + 10_000)
+            } else {
+              questions.forEach((question) => offsets(question, 0, 10))
+            }
+          }
+          write(0)
+        }
+      })
+      assert.deepStrictEqual(yield* read(endpoint, 0, 10, impatient), range(0, 10))
     })
   )
 
