@@ -347,7 +347,7 @@ const settings = {
     }),
     profile: optional(text("the name of a profile"), "Fluvio profile, instead of the current one", { flag: "profile" }),
     profilePath: optional(text("a path"), "File with the Fluvio profiles, instead of ~/.fluvio/config"),
-    maxBytes: setting(bytes, "4 MiB", "Most bytes asked for in one response", { flag: "max-bytes" }),
+    maxBytes: setting(bytes, "1 MiB", "Most bytes asked for in one response", { flag: "max-bytes" }),
     probeInterval: setting(time, "10 s", "A silent connection is probed after this time"),
     timeout: setting(time, "30 s", "A connection that does not answer for this time is given up")
   },
