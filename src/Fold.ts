@@ -220,8 +220,8 @@ class KeyedLane {
     const isKeyExact = route.key.every((place) => printsAlike.has(route.columns[place].column.type))
     const steps: Array<Step> = []
     if (deleted.length > 0) {
-      const mayMiss = isKeyExact && deleted.every((entry) => !entry.isKeyChanged)
-      steps.push({ type: "deleteSet", route, offset: deleted[0].offset, mayMiss, keys: deleted.map(originOf) })
+      const [{ offset }] = deleted
+      steps.push({ type: "deleteSet", route, offset, mayMiss: isKeyExact, keys: deleted.map(originOf) })
     }
     if (passed.length > 0) {
       steps.push({ type: "absentSet", route, offset: passed[0].offset, keys: passed.map(({ key }) => key) })

@@ -333,13 +333,29 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
   it.effect("refuses what does not fit a column, instead of cutting it off", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
-      yield* database.query("CREATE TABLE pets (id integer PRIMARY KEY, name varchar(3))")
-      const pets = relationOf()
+      yield* database.query("CREATE DOMAIN short AS varchar(3)")
+      const tooLong = [
+        ["varchar(3)", "long", "22001"],
+        ["char(3)", "long", "22001"],
+        ["bit(4)", "10101", "22026"],
+        ["short", "long", "22001"],
+        ["varchar(3)[]", "{long}", "22001"],
+        ["numeric(3,1)", "1234", "22003"]
+      ]
       yield* Effect.gen(function* () {
-        const found = yield* routed(pets)
-        const steps = fold([insertOf(pets, ["1", "long"])], only(found)) ?? []
-        for (const statement of statementsOf(steps, halting)) {
-          assert.strictEqual((yield* Effect.flip(execute(statement))).sqlState, "22001")
+        for (const [n, [type, value, sqlState]] of tooLong.entries()) {
+          yield* database.query(`CREATE TABLE pets_${n} (id integer PRIMARY KEY, name ${type})`)
+          const pets = relationOf({ name: `pets_${n}` })
+          const found = only(yield* routed(pets))
+          for (const change of [insertOf(pets, ["1", value]), updateOf(pets, ["1", value])]) {
+            yield* database.query(`TRUNCATE pets_${n}; INSERT INTO pets_${n} VALUES (1, NULL)`)
+            if (change.type === "insert") yield* database.query(`TRUNCATE pets_${n}`)
+            for (const steps of [fold([change], found) ?? [], inOrder([change], found)]) {
+              for (const statement of statementsOf(steps, halting)) {
+                assert.strictEqual((yield* Effect.flip(execute(statement))).sqlState, sqlState, type)
+              }
+            }
+          }
         }
       }).pipe(Effect.provide(client(database)))
     })

@@ -246,6 +246,7 @@ describe("folding", () => {
     const runs: ReadonlyArray<readonly [string, ReadonlyArray<PlannedChange>, TargetTable?]> = [
       ["a swap of keys", swap],
       ["an insert of a key that is there", [insertOf(pets, ["1", "a", null]), insertOf(pets, ["1", "b", null])]],
+      ["a move to a key that is there", [updateOf(pets, ["1", "a", null]), updateOf(pets, ["1", "b", null], key("2"))]],
       ["a key that is NULL", [insertOf(pets, [null, "a", null])]],
       ["a key that is not known", [updateOf(pets, [undefined, "a", null])]],
       ["an update of a deleted row", [deleteOf(pets, key("1")), updateOf(pets, ["1", "a", null])]],
@@ -338,6 +339,17 @@ describe("folding, where it was wrong", () => {
       exact: [["2", "a", null]],
       folded: undefined
     })
+  })
+
+  /** `existing-row: update` is about inserts: the row was moved by an update, which stops in order. */
+  it("notices a row that is in the way of an insert which has moved", () => {
+    const { exact, folded } = outcomes({
+      table: petsTable,
+      rows: [["2", "already", null]],
+      changes: [insertOf(pets, ["1", "a", null]), updateOf(pets, ["2", "a", null], key("1"))],
+      policies: { ...lenient, existingRow: "update" }
+    })
+    assert.deepStrictEqual({ exact, folded }, { exact: undefined, folded: undefined })
   })
 
   /** `existing-row: skip` skips the insert but not the updates that follow: folded, they were skipped with it. */
