@@ -94,6 +94,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     return applied
   })
 
+  const policyOf = (error: Sink.SinkError): "halt" | "quarantine" => {
+    const reason = reasonOf(error)
+    return reason === undefined ? "halt" : config.onError[reason]
+  }
+
   /** The transaction is the one at fault: the policy of the error's class decides. */
   const judge = Effect.fnUntraced(function* (
     error: Sink.SinkError,
@@ -103,7 +108,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     changes: ReadonlyArray<Change>
   ) {
     const reason = reasonOf(error)
-    if (reason === undefined || config.onError[reason] === "halt") return yield* error
+    if (reason === undefined || policyOf(error) === "halt") return yield* error
     if (inARow === config.quarantineLimit) {
       const { offset } = end.record
       return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: error.message })
@@ -182,6 +187,8 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
       Effect.tap(() => Effect.sync(() => (inARow = 0))),
       Effect.catch((error) => {
         if (error instanceof Sink.BrokenOff) return Effect.succeed(error)
+        // Only what is set aside needs its end; it may never come, or be hours away.
+        if (policyOf(error as Sink.SinkError) === "halt") return Effect.fail(error)
         return Effect.gen(function* () {
           while (last.end === undefined) {
             const piece = yield* more
