@@ -52,7 +52,10 @@ const tableName = (route: Route): string => qualified(route.table.schema, route.
 /** Rows of tables that inherit from the table are changes of those tables; of a partitioned one they are its own. */
 const ownRows = (route: Route): string => (route.table.isPartitioned ? tableName(route) : `ONLY ${tableName(route)}`)
 
-/** Types whose array input is cheaper than a cast from text, and whose elements are separated by a comma. */
+/**
+ * Types whose array input is cheaper than a cast from text, or whose cast from text is another function than their
+ * input (`regclass` refuses `-` and numbers there); their elements are separated by a comma.
+ */
 const hasTypedArray = new Set([
   "smallint",
   "integer",
@@ -69,7 +72,11 @@ const hasTypedArray = new Set([
   "date",
   "timestamp without time zone",
   "timestamp with time zone",
-  "jsonb"
+  "jsonb",
+  "name",
+  '"char"',
+  "regclass",
+  "xml"
 ])
 
 const needsEscape = /["\\]/

@@ -44,6 +44,8 @@ const settingsOf = (
     ["timezone", "UTC"],
     ["extra_float_digits", "3"],
     ["xmloption", "content"],
+    ["lc_monetary", "C"],
+    ["array_nulls", "on"],
     ["row_security", "off"],
     ["plan_cache_mode", "force_generic_plan"],
     ["synchronous_commit", target.synchronousCommit],
