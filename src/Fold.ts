@@ -2,8 +2,8 @@
  * The net effect of a run of changes: pure, and the reason why applying is fast.
  *
  * Where a table has a unique key, the changes of one row become one entry; where it has none, their order stays and adjacent
- * inserts are joined. Folding gives up wherever only the source's order can tell what a change means. Its result may be
- * clever because the exact replay, one change at a time, is always at hand.
+ * inserts are joined. Wherever only the source's order can tell what a change means, it stays in order. Sets say how many
+ * rows they must touch, and may be clever because the exact replay, one change at a time, is always at hand.
  */
 import type { Offset } from "./FluvioConsumer.ts"
 import { qualified } from "./Identifier.ts"
@@ -115,70 +115,58 @@ class KeyedLane {
   private readonly passed: Array<{ readonly offset: Offset; readonly key: Key }> = []
   /** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
   private readonly isUpdatable: boolean
+  private readonly hasIdentityKey: boolean
 
   constructor(route: Route) {
     this.route = route
+    this.hasIdentityKey = route.key.some((place) => route.columns[place].column.identity === "always")
     this.isUpdatable = route.columns.every(
       ({ column }, place) => column.identity !== "always" || route.key.includes(place)
     )
   }
 
-  /** Returns false when only the source's order can tell what the change means. */
+  /** Returns false, and takes nothing of the change, when only the source's order can tell what it means. */
   add(change: RowChange, route: Route): boolean {
+    const { offset } = change
     if (change.type === "insert") {
       const row = rowOf(route, change.tuple)
       const key = keyText(route, (place) => row[place])
       if (key === undefined || this.current.has(key)) return false
-      const entry: Entry = {
-        offset: change.offset,
-        origin: undefined,
-        row,
-        key,
-        isKeyChanged: false,
-        isUpdated: false
-      }
-      this.current.set(key, entry)
-      this.entries.push(entry)
+      this.enter({ offset, origin: undefined, row, key, isKeyChanged: false, isUpdated: false }, key)
       return true
     }
     const identity = identityOf(change)
     if (identity === null) return false
     const old = keyText(route, (place) => identity[route.columns[place].index])
     if (old === undefined) return false
-    let entry = this.current.get(old)
-    if (entry === undefined) {
-      // The run has moved or deleted this row already: in order, the change would miss its row.
-      if (this.met.has(old)) return false
+    const known = this.current.get(old)
+    // The run has moved or deleted this row already: in order, the change would miss its row.
+    if (known === undefined && this.met.has(old)) return false
+    const entryOf = (): Entry => {
+      if (known !== undefined) return known
       this.met.add(old)
       const origin = route.key.map((place) => identity[route.columns[place].index])
-      entry = { offset: change.offset, origin, row: [], key: old, isKeyChanged: false, isUpdated: false }
-      this.current.set(old, entry)
-      this.entries.push(entry)
+      return this.enter({ offset, origin, row: [], key: old, isKeyChanged: false, isUpdated: false }, old)
     }
     if (change.type === "delete") {
+      const entry = entryOf()
       this.leave(old, entry)
       entry.key = undefined
       return true
     }
     if (!this.isUpdatable) return false
     const row = updatedRowOf(route, change)
-    const { row: known } = entry
-    for (let place = 0; place < known.length; place++) if (row[place] === undefined) row[place] = known[place]
+    if (known !== undefined) {
+      for (let place = 0; place < known.row.length; place++) if (row[place] === undefined) row[place] = known.row[place]
+    }
     const key = keyText(route, (place) => row[place])
-    if (key === undefined) return false
+    if (key === undefined || (key !== old && !this.mayMove(key, known))) return false
+    const entry = entryOf()
     if (key !== old) {
-      // A taken key may be a deferred constraint at work; an UPDATE cannot set an ALWAYS identity column.
-      if (this.current.has(key) || route.key.some((place) => route.columns[place].column.identity === "always"))
-        return false
-      if (entry.origin !== undefined) {
-        // Of two updates in a chain, one could meet the row that the other has moved, when its own is missing.
-        const mover = this.moved.get(key)
-        if (mover !== undefined && mover !== entry) return false
-        if (!entry.isKeyChanged) this.moved.set(old, entry)
-      } else if (!this.met.has(key)) {
+      if (entry.origin === undefined) {
         // In order, not the insert would meet a row that is there already, but this update.
-        this.pass(key, row, change.offset)
-      }
+        if (!this.met.has(key)) this.pass(key, row, offset)
+      } else if (!entry.isKeyChanged) this.moved.set(old, entry)
       this.leave(old, entry)
       this.current.set(key, entry)
       entry.key = key
@@ -187,6 +175,22 @@ class KeyedLane {
     entry.row = row
     entry.isUpdated = true
     return true
+  }
+
+  private enter(entry: Entry, key: string): Entry {
+    this.current.set(key, entry)
+    this.entries.push(entry)
+    return entry
+  }
+
+  /**
+   * A taken key may be a deferred constraint at work; an UPDATE cannot set an ALWAYS identity column; and of two updates
+   * in a chain, one could meet the row that the other has moved, when its own is missing.
+   */
+  private mayMove(key: string, known: Entry | undefined): boolean {
+    if (this.current.has(key) || this.hasIdentityKey) return false
+    const mover = this.moved.get(key)
+    return mover === undefined || mover === known || (known !== undefined && known.origin === undefined)
   }
 
   /** A row leaves its key. A key that was never met has been entered by this run. */
@@ -300,12 +304,11 @@ const isSameLayout = (left: Route, right: Route): boolean =>
   left.key.every((place, part) => place === right.key[part])
 
 /**
- * Folds a run of changes, or answers `undefined` when it must be replayed in order: a trigger would see another order,
- * a key is met in a way that folding cannot explain, or a row cannot be identified.
- *
- * The order of changes of different tables is given up, so that no trigger, rule or foreign key may look at it.
+ * Folds a run of changes. A change of which only the order tells what it means comes after what was folded of its table
+ * so far, and alone if it must. A run of which a trigger, a rule or a foreign key sees the order keeps it as a whole,
+ * because folding gives up the order of changes of different tables.
  */
-export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> | undefined => {
+export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> => {
   const steps: Array<Step> = []
   const lanes = new Map<string, Lane>()
   const laneByRoute = new Map<Route, Lane>()
@@ -326,6 +329,11 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     laneByRoute.set(route, lane)
     return lane
   }
+  const flushTable = (route: Route, lane: Lane) => {
+    steps.push(...lane.steps())
+    lanes.delete(qualified(route.table.schema, route.table.name))
+    for (const [other, its] of laneByRoute) if (its === lane) laneByRoute.delete(other)
+  }
   for (const change of changes) {
     if (change.type === "truncate") {
       flush()
@@ -335,9 +343,14 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     }
     const route = routeOf(change.relation)
     if (route === undefined) continue
-    if (route.table.firesTriggers) return undefined
+    if (route.table.firesTriggers) return inOrder(changes, routeOf)
     const lane = laneByRoute.get(route) ?? laneOf(route)
-    if (!lane.add(change, route)) return undefined
+    if (lane.add(change, route)) continue
+    flushTable(route, lane)
+    const fresh = laneOf(route)
+    if (fresh.add(change, route)) continue
+    flushTable(route, fresh)
+    steps.push({ type: "row", route, change })
   }
   flush()
   return steps

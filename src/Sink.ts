@@ -203,8 +203,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     )
   })
 
-  /** The exact plan: what a statement touches is judged by the policies. */
-  const runInOrder = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
+  /** One change: what it touches is judged by the policies. */
+  const runOne = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
     const touched = yield* execute(statement, commitLsn)
     if (statement.rows === undefined || touched === statement.rows) return
     if (statement.kind === "insert") {
@@ -227,13 +227,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     } else tally.missingRows += 1
   })
 
-  /** The folded plan: whatever is not as expected is left to the exact one. */
-  const runFolded = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
+  /** A set: whatever is not as expected is left to the exact plan. */
+  const runSet = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
     const touched = yield* execute(statement, commitLsn)
     const lacking = (statement.rows ?? touched) - touched
     if (lacking === 0) return
-    if (lacking > 0 && statement.kind === "insert") tally.existingRows += lacking
-    else if (lacking > 0 && config.missingRow === "skip") tally.missingRows += lacking
+    const isSkipped = lacking > 0 && statement.mayMiss
+    if (isSkipped && statement.kind === "insert") tally.existingRows += lacking
+    else if (isSkipped && config.missingRow === "skip") tally.missingRows += lacking
     else return yield* Effect.fail(new FoldGivenUp())
   })
 
@@ -245,8 +246,6 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
   ) {
     const started = yield* Clock.currentTimeMillis
     const steps = mode === "folded" ? fold(changes, router.routeOf) : inOrder(changes, router.routeOf)
-    if (steps === undefined) return yield* Effect.fail(new FoldGivenUp())
-    const run = mode === "folded" ? runFolded : runInOrder
     const planned = yield* Clock.currentTimeMillis
     tally.plan += planned - started
     for (const step of steps) {
@@ -257,7 +256,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
         return yield* new IdentityMissing({ table: tableOf(route.relation), offset, commitLsn })
       }
       tally.statements += 1
-      yield* run(statement, commitLsn, tally)
+      yield* step.type === "row" ? runOne(statement, commitLsn, tally) : runSet(statement, commitLsn, tally)
       yield* Failpoint.at("after statement")
     }
     tally.execute += (yield* Clock.currentTimeMillis) - planned

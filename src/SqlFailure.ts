@@ -59,6 +59,7 @@ const remedies: { readonly [Class in SqlFailureClass]: string } = {
 const conditions: { readonly [sqlState: string]: Condition } = {
   "08P01": { name: "protocol violation", class: "connection" },
   "0A000": { name: "feature not supported", class: "schema" },
+  "21000": { name: "two rows of a set have one key in the target", class: "constraint" },
   "22001": { name: "value too long for its column", class: "data" },
   "22003": { name: "numeric value out of range", class: "data" },
   "22007": { name: "invalid date or time format", class: "data" },

@@ -756,6 +756,10 @@ export const runFolded = (
     if (statement === undefined) continue
     if (statement instanceof NoIdentity) return false
     try {
+      if (step.type === "row") {
+        runInOrder(target, [step], policies)
+        continue
+      }
       const lacking = (statement.rows ?? 0) - target.apply(step, policies, isReversed)
       if (statement.rows === undefined || lacking === 0) continue
       if (lacking < 0 || !statement.mayMiss) return false

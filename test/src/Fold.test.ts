@@ -70,7 +70,7 @@ const brief = (step: Step): unknown => {
 
 const key = (id: string) => ({ keyTuple: [id, null, null] })
 
-const foldPets = (changes: ReadonlyArray<PlannedChange>) => fold(changes, routesTo(petsTable))?.map(brief)
+const foldPets = (changes: ReadonlyArray<PlannedChange>) => fold(changes, routesTo(petsTable)).map(brief)
 
 interface Run {
   readonly table: TargetTable
@@ -86,7 +86,7 @@ const outcomes = ({ changes, policies = lenient, rows, table }: Run) => {
   folded.add(table, rows)
   const exact = folded.copy()
   const steps = fold(changes, routeOf)
-  const isClean = steps !== undefined && runFolded(folded, steps, policies, false)
+  const isClean = runFolded(folded, steps, policies, false)
   const inOrderRows = () => {
     try {
       runInOrder(exact, inOrder(changes, routeOf), policies)
@@ -115,7 +115,7 @@ const exactly = ({ changes, routeOf, target }: Play, { policies }: Scenario): Re
 const cleverly = ({ changes, routeOf, target }: Play, { isReversed, policies }: Scenario) => {
   const steps = fold(changes, routeOf)
   const copy = target.copy()
-  return steps !== undefined && runFolded(copy, steps, policies, isReversed) ? copy.text() : undefined
+  return runFolded(copy, steps, policies, isReversed) ? copy.text() : undefined
 }
 
 /** Nothing in it asks for the source's order: no key moves, and every table's rows come by one relation. */
@@ -226,12 +226,12 @@ describe("folding", () => {
           updateOf(full, ["1", "b", null], { oldTuple: row })
         ],
         routesTo(keyless)
-      )?.map(brief),
+      ).map(brief),
       [{ insert: [row, row] }, { row: "delete" }, { insert: [row] }, { row: "update" }]
     )
   })
 
-  it("is given up where only the order of the source can tell", () => {
+  it("keeps the order where only the order can tell", () => {
     const swap = [
       updateOf(pets, ["9", "a", null], key("1")),
       updateOf(pets, ["1", "b", null], key("2")),
@@ -243,21 +243,44 @@ describe("folding", () => {
     const serial = targetTable({
       columns: [...petsTable.columns.slice(0, 2), targetColumn({ name: "notes", identity: "always" })]
     })
-    const runs: ReadonlyArray<readonly [string, ReadonlyArray<PlannedChange>, TargetTable?]> = [
-      ["a swap of keys", swap],
-      ["an insert of a key that is there", [insertOf(pets, ["1", "a", null]), insertOf(pets, ["1", "b", null])]],
-      ["a move to a key that is there", [updateOf(pets, ["1", "a", null]), updateOf(pets, ["1", "b", null], key("2"))]],
-      ["a key that is NULL", [insertOf(pets, [null, "a", null])]],
-      ["a key that is not known", [updateOf(pets, [undefined, "a", null])]],
-      ["an update of a deleted row", [deleteOf(pets, key("1")), updateOf(pets, ["1", "a", null])]],
-      ["a delete without identity", [deleteOf(pets, {})]],
-      ["a new key in an ALWAYS identity", [updateOf(pets, ["2", "a", null], key("1"))], always],
-      ["an update beside an ALWAYS identity", [updateOf(pets, ["1", "a", "1"])], serial],
-      ["a table whose triggers fire", [insertOf(pets, ["1", "a", null])], { ...petsTable, firesTriggers: true }]
+    const triggered = { ...petsTable, firesTriggers: true }
+    const a = ["1", "a", null] as const
+    const b = ["1", "b", null] as const
+    const runs: ReadonlyArray<
+      readonly [string, ReadonlyArray<PlannedChange>, ReadonlyArray<Step["type"]>, TargetTable?]
+    > = [
+      ["a swap of keys", swap, ["updateSet", "updateSet", "updateSet"]],
+      ["an insert of a key that is there", [insertOf(pets, a), insertOf(pets, b)], ["insertSet", "insertSet"]],
+      ["a move to a taken key", [updateOf(pets, a), updateOf(pets, b, key("2"))], ["updateSet", "updateSet"]],
+      ["a key that is NULL", [insertOf(pets, [null, "a", null])], ["row"]],
+      ["a key that is not known", [updateOf(pets, [undefined, "a", null])], ["row"]],
+      ["an update of a deleted row", [deleteOf(pets, key("1")), updateOf(pets, a)], ["deleteSet", "updateSet"]],
+      ["a delete without identity", [deleteOf(pets, {})], ["row"]],
+      ["a new key in an ALWAYS identity", [updateOf(pets, ["2", "a", null], key("1"))], ["row"], always],
+      ["an update beside an ALWAYS identity", [updateOf(pets, ["1", "a", "1"])], ["row"], serial],
+      ["a table whose triggers fire", [insertOf(pets, a), insertOf(pets, b)], ["row", "row"], triggered]
     ]
-    for (const [name, changes, table = petsTable] of runs) {
-      assert.isUndefined(fold(changes, routesTo(table)), name)
+    for (const [name, changes, types, table = petsTable] of runs) {
+      assert.deepStrictEqual(
+        fold(changes, routesTo(table)).map((step) => step.type),
+        types,
+        name
+      )
     }
+  })
+
+  it("goes on folding behind a change that stands alone", () => {
+    const changes = [
+      insertOf(pets, ["1", "a", null]),
+      deleteOf(pets, {}),
+      insertOf(pets, ["2", "a", null]),
+      updateOf(pets, ["2", "b", null])
+    ]
+    assert.deepStrictEqual(fold(changes, routesTo(petsTable)).map(brief), [
+      { insert: [["1", "a", null]] },
+      { row: "delete" },
+      { insert: [["2", "b", null]] }
+    ])
   })
 
   it("leaves out what is not routed", () => {
