@@ -1,0 +1,138 @@
+/**
+ * Everything that a run needs: a source, its inbound connector and a broker in a process of its own, the executable
+ * under test with a disturbed network on both of its sides, its target, and the oracle, which is a native subscription of
+ * PostgreSQL to the same source.
+ */
+import { Effect, FileSystem, Redacted, Schedule } from "effect"
+import * as Broker from "../../layers/embedded/Broker.ts"
+import * as Workload from "../../layers/demo/Workload.ts"
+import * as Postgres from "../../layers/embedded/Postgres.ts"
+import { connect, type TestDatabase } from "../postgres.ts"
+import * as ConnectorProcess from "./ConnectorProcess.ts"
+import * as Feed from "./Feed.ts"
+import * as Load from "./Load.ts"
+import * as NetworkFault from "./NetworkFault.ts"
+
+export const place = { topic: "torture", partition: 0 }
+
+/** SPUs, of which the first leads to begin with. */
+export const spus = 2
+
+/** The connector's role: no superuser, so that limits hold for it. */
+export const role = "sink"
+
+const publication = "torture"
+
+/** Waits until it is so. */
+export const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
+  check.pipe(
+    Effect.orElseSucceed(() => false),
+    Effect.repeat({ until: (isSo) => isSo, schedule: Schedule.spaced("50 millis") }),
+    Effect.asVoid
+  )
+
+export const isCaughtUp = (database: TestDatabase, progress: string) =>
+  Effect.map(database.query(Load.progress), ([row]) => row?.["progress"] === progress)
+
+/** A database that learns of the source by PostgreSQL's own means, except for what those do not carry. */
+const makeOracle = Effect.fn("Harness.oracle")(function* (source: Redacted.Redacted<string>) {
+  const server = yield* Postgres.make({ settings: { wal_retrieve_retry_interval: "200ms" } })
+  const url = yield* server.createDatabase("oracle")
+  const database = yield* connect("oracle", url)
+  for (const statement of [...Workload.types, ...Load.tables]) yield* database.query(statement)
+  // Without a key PostgreSQL looks for each row from the start of the table, unless it finds an index.
+  yield* database.query("CREATE INDEX ON ledger_entry (amount); CREATE INDEX ON visit (visitor)")
+  const connection = Redacted.value(source).replaceAll("'", "''")
+  yield* database.query(
+    `CREATE SUBSCRIPTION oracle CONNECTION '${connection}' PUBLICATION ${publication} WITH (copy_data = false)`
+  )
+  return { url, database }
+})
+
+/** Settings that a connector starts with: patience for hundreds of faults in minutes, and groups of all sizes. */
+const settingsOf = (endpoint: string, start: number) => ({
+  FLUVIO_PG_TOPIC: place.topic,
+  FLUVIO_PG_CONSUMER_ENDPOINT: endpoint,
+  FLUVIO_PG_CONSUMER_PROBE_INTERVAL: "500 millis",
+  FLUVIO_PG_CONSUMER_TIMEOUT: "2 s",
+  FLUVIO_PG_TARGET_LOCK_TIMEOUT: "1 s",
+  FLUVIO_PG_RETRY_MIN: "50 millis",
+  FLUVIO_PG_RETRY_MAX: "500 millis",
+  FLUVIO_PG_GROUP_BYTES: ["64 KiB", "1 MiB", "16 KiB", "8 MiB"][start % 4]!,
+  FLUVIO_PG_GROUP_ROWS: ["50", "20000", "500"][start % 3]!
+})
+
+export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (line: string) => void) {
+  const files = yield* FileSystem.FileSystem
+  const folder = yield* files.makeTempDirectoryScoped({ prefix: "fluvio-postgres-sink-torture-" })
+  const toController = yield* NetworkFault.make
+  const toSpus = yield* Effect.replicateEffect(NetworkFault.make, spus)
+  const toTarget = yield* NetworkFault.make
+
+  const [source, target, broker] = yield* Effect.all(
+    [
+      Postgres.make(),
+      Postgres.make(),
+      Broker.spawn({ folder: `${folder}/topics`, spus, publicPorts: toSpus.map(({ port }) => port) })
+    ],
+    { concurrency: 3 }
+  )
+  const [controllerPort = 0, ...spuPorts] = broker.ports
+  toController.forwardTo(controllerPort)
+  toSpus.forEach((proxy, index) => proxy.forwardTo(spuPorts[index]!))
+  toTarget.forwardTo(target.port)
+  yield* broker.createTopic(place.topic)
+
+  const sourceUrl = yield* source.createDatabase("source")
+  const sourceDatabase = yield* connect("source", sourceUrl)
+  for (const statement of [...Workload.types, ...Load.tables]) yield* sourceDatabase.query(statement)
+  const feed = yield* Feed.make({ url: sourceUrl, publication, slot: "torture", broker, place })
+  const oracle = yield* makeOracle(sourceUrl)
+
+  const targetUrl = yield* target.createDatabase("target")
+  const administrator = yield* connect("target", targetUrl)
+  yield* administrator.query(`
+    CREATE ROLE ${role} LOGIN PASSWORD '${role}';
+    ALTER DATABASE target OWNER TO ${role};
+    GRANT SET ON PARAMETER session_replication_role TO ${role};
+    ${Workload.types.join(";")}
+  `)
+
+  const throughProxy = new URL(Redacted.value(targetUrl))
+  throughProxy.username = role
+  throughProxy.password = role
+  throughProxy.port = String(toTarget.port)
+  let starts = seed
+  const settings = Effect.sync(() => settingsOf(`127.0.0.1:${toController.port}`, starts++))
+  const connector = (name: string) =>
+    ConnectorProcess.make({ name, url: Redacted.make(throughProxy.href), settings, onLine })
+
+  const load = yield* Load.make({
+    seed,
+    source: sourceUrl,
+    beforeSchemaChange: Effect.fnUntraced(function* (statements, progress) {
+      // The oracle must have its rows of the old shape before it gets the new one.
+      yield* until(
+        Effect.map(oracle.database.query(Load.progress), ([row]) =>
+          (row?.["progress"] ?? "").split(" ").includes(progress)
+        )
+      )
+      for (const statement of statements) yield* Effect.orDie(oracle.database.query(statement))
+    })
+  })
+
+  return {
+    source: { server: source, url: sourceUrl, database: sourceDatabase },
+    target: { server: target, url: targetUrl, database: administrator },
+    oracle,
+    broker,
+    feed,
+    load,
+    network: { toController, toSpus, toTarget },
+    /** The one that applies, and one that is started as a second instance at times. */
+    first: yield* connector("sink_first"),
+    second: yield* connector("sink_second")
+  }
+})
+
+export type Harness = Effect.Success<ReturnType<typeof make>>

@@ -1,0 +1,224 @@
+/** A run: faults at random from all classes over a mixed workload, and what the oracle says in between and in the end. */
+import { Effect, Random } from "effect"
+import { compare } from "../../layers/demo/Compare.ts"
+import { connect } from "../postgres.ts"
+import type { ConnectorProcess, End } from "./ConnectorProcess.ts"
+import { type FaultClass, faultClasses, faultsOf, Misbehaviour } from "./Faults.ts"
+import * as Harness from "./Harness.ts"
+import * as Load from "./Load.ts"
+
+export interface TortureOptions {
+  readonly seed: number
+  readonly minutes: number
+  /** Told of each line of the connectors' logs. */
+  readonly onLine?: (line: string) => void
+}
+
+export interface Report {
+  readonly seed: number
+  readonly minutes: number
+  /** Injected, by class and name. */
+  readonly faults: { readonly [Class in FaultClass]: { readonly [name: string]: number } }
+  /** Whose moment did not come. */
+  readonly missed: number
+  /** Committed in the source. */
+  readonly transactions: number
+  /** Inserts, updates, deletes and truncates sent to the topic, repetitions included. */
+  readonly changes: number
+  /** Ends of the connector's process, each followed by a start. */
+  readonly restarts: number
+  /** Rows of the oracle that the target lacks. */
+  readonly lost: number
+  /** Rows of the target that the oracle does not have. */
+  readonly doubled: number
+  /** Reads that saw part of a transaction. */
+  readonly torn: number
+  /** Reads of the invariant. */
+  readonly reads: number
+  /** How often the target was compared with the oracle, and how many rows at last. */
+  readonly comparisons: number
+  readonly rows: number
+  /** What the connector did that it should not, beyond rows. */
+  readonly misbehaviour: ReadonlyArray<string>
+  /** What differed, and the connector's last words. Empty when all is well. */
+  readonly evidence: ReadonlyArray<string>
+}
+
+export const isOk = ({ doubled, lost, misbehaviour, torn }: Report): boolean =>
+  lost === 0 && doubled === 0 && torn === 0 && misbehaviour.length === 0
+
+export const faultCount = (report: Report, faultClass: FaultClass): number =>
+  Object.values(report.faults[faultClass]).reduce((sum, count) => sum + count, 0)
+
+/** About how long faults go on before everything comes to rest and is compared. */
+const roundMinutes = 0.75
+const catchUp = "90 seconds"
+
+/** Between two faults of a class, in milliseconds. */
+const pauses: { readonly [Class in FaultClass]: readonly [min: number, max: number] } = {
+  connector: [1500, 4500],
+  postgres: [800, 3500],
+  fluvio: [500, 3000],
+  source: [1500, 5000]
+}
+
+/** What an operator's supervisor may have to deal with: a batch that is corrupt stops the connector, and it was once. */
+const isExpected = ({ code, message, signal }: End): boolean =>
+  signal !== null || code === 0 || message?.includes(" is corrupt: ") === true
+
+class Tally {
+  readonly faults: { readonly [Class in FaultClass]: { [name: string]: number } } = {
+    connector: {},
+    postgres: {},
+    fluvio: {},
+    source: {}
+  }
+  readonly nextFault: { [Class in FaultClass]: number } = { connector: 0, postgres: 0, fluvio: 0, source: 0 }
+  readonly misbehaviour: Array<string> = []
+  readonly evidence: Array<string> = []
+  missed = 0
+  torn = 0
+  reads = 0
+  lost = 0
+  doubled = 0
+  comparisons = 0
+  rows = 0
+}
+
+/** Sees whether any state that the target shows breaks what each transaction of the source keeps. */
+const readInvariant = Effect.fnUntraced(function* ({ target }: Harness.Harness, tally: Tally) {
+  const reader = yield* connect("reader", target.url)
+  yield* reader.query(Load.invariant).pipe(
+    Effect.map(([row = {}]) => {
+      tally.reads += 1
+      const broken = Object.entries(row).filter(([, sum]) => sum !== null && sum !== "0")
+      if (broken.length === 0) return
+      tally.torn += 1
+      tally.evidence.push(`torn: ${broken.map(([name, sum]) => `${name} is ${sum}`).join(", ")}`)
+    }),
+    // The server is away, or the tables are not there yet.
+    Effect.ignore,
+    Effect.andThen(Effect.sleep("20 millis")),
+    Effect.forever
+  )
+})
+
+/** The faults of a class, one after the other; each kind comes once before any comes again. */
+const lane = Effect.fnUntraced(function* (
+  harness: Harness.Harness,
+  faultClass: FaultClass,
+  seed: number,
+  tally: Tally,
+  millis: number
+) {
+  const faults = faultsOf(harness)[faultClass]
+  const until = performance.now() + millis
+  while (performance.now() < until) {
+    const number = tally.nextFault[faultClass]++
+    const round = Math.floor(number / faults.length)
+    const order = yield* Random.shuffle(faults).pipe(Random.withSeed(`${seed}/${faultClass}/${round}`))
+    const { inject, name } = order[number % faults.length]!
+    yield* Effect.gen(function* () {
+      yield* Effect.sleep(yield* Random.nextIntBetween(...pauses[faultClass]))
+      yield* Effect.logDebug(`${faultClass}: ${name}`)
+      yield* inject.pipe(
+        Effect.andThen(
+          Effect.sync(() => {
+            const counts = tally.faults[faultClass]
+            counts[name] = (counts[name] ?? 0) + 1
+          })
+        ),
+        Effect.catch((error) =>
+          Effect.sync(() => {
+            if (error instanceof Misbehaviour) tally.misbehaviour.push(error.message)
+            else tally.missed += 1
+          })
+        )
+      )
+    }).pipe(Random.withSeed(`${seed}/${faultClass}/${round}/${number}`))
+  }
+})
+
+/** Lets everything come to rest, and compares. */
+const settle = Effect.fnUntraced(function* ({ load, oracle, source, target }: Harness.Harness, tally: Tally) {
+  yield* Effect.logDebug("waiting for the source's transactions")
+  yield* load.pause
+  const [row] = yield* source.database.query(Load.progress)
+  const progress = row?.["progress"] ?? ""
+  yield* Effect.logDebug(`coming to rest at ${progress}`)
+  yield* Harness.until(Harness.isCaughtUp(oracle.database, progress)).pipe(Effect.timeout(catchUp))
+  yield* Effect.logDebug(`the oracle has caught up`)
+  yield* Harness.until(Harness.isCaughtUp(target.database, progress)).pipe(
+    Effect.timeoutOrElse({
+      duration: catchUp,
+      orElse: () =>
+        Effect.sync(() => void tally.misbehaviour.push(`the target did not reach ${progress} in ${catchUp}`))
+    })
+  )
+  const { rows, tables } = yield* compare(oracle.url, target.url)
+  tally.comparisons += 1
+  tally.rows = rows
+  for (const { examples, extraColumns, extraRows, missingColumns, missingRows, name } of tables) {
+    tally.lost += missingRows + missingColumns.length
+    tally.doubled += extraRows + extraColumns.length
+    if (missingRows + extraRows + missingColumns.length + extraColumns.length === 0) continue
+    tally.evidence.push(
+      `${name}: ${missingRows} rows lost, ${extraRows} rows too many, columns lost: ${missingColumns.join()}, too many: ${extraColumns.join()}`,
+      ...examples.map(
+        ({ row, side }) => `  only in the ${side === "source" ? "oracle" : "target"}: ${row.slice(0, 500)}`
+      )
+    )
+  }
+})
+
+const isBroken = ({ doubled, lost, misbehaviour, torn }: Tally): boolean =>
+  lost + doubled + torn + misbehaviour.length > 0
+
+const unexpectedEnds = (connector: ConnectorProcess) =>
+  Effect.map(connector.ends, (ends) =>
+    ends
+      .filter((end) => !isExpected(end))
+      .map(({ code, message }) => `${connector.name} ended with code ${code}: ${message ?? "without a word"}`)
+  )
+
+export const run = Effect.fn("Torture.run")(function* ({ minutes, onLine = () => {}, seed }: TortureOptions) {
+  const harness = yield* Harness.make(seed, onLine)
+  const tally = new Tally()
+  const { feed, first, load, second } = harness
+  yield* first.start
+  yield* load.resume
+  yield* Effect.forkScoped(readInvariant(harness, tally))
+
+  const rounds = Math.max(1, Math.round(minutes / roundMinutes))
+  for (let round = 0; round < rounds && !isBroken(tally); round++) {
+    yield* load.resume
+    const millis = (minutes * 60_000) / rounds
+    yield* Effect.forEach(faultClasses, (faultClass) => lane(harness, faultClass, seed, tally, millis), {
+      concurrency: faultClasses.length,
+      discard: true
+    })
+    yield* settle(harness, tally)
+    yield* Effect.logDebug(`round ${round + 1} of ${rounds} is over`)
+  }
+
+  const unexpected = [...(yield* unexpectedEnds(first)), ...(yield* unexpectedEnds(second))]
+  tally.misbehaviour.push(...unexpected)
+  if (isBroken(tally)) tally.evidence.push(...(yield* first.log), ...(yield* second.log))
+  return {
+    seed,
+    minutes,
+    faults: tally.faults,
+    missed: tally.missed,
+    transactions: yield* load.transactions,
+    changes: yield* feed.changes,
+    restarts: (yield* first.ends).length + (yield* second.ends).length,
+    lost: tally.lost,
+    doubled: tally.doubled,
+    torn: tally.torn,
+    reads: tally.reads,
+    comparisons: tally.comparisons,
+    rows: tally.rows,
+    misbehaviour: tally.misbehaviour,
+    evidence: tally.evidence
+  } satisfies Report
+}, Effect.scoped)
