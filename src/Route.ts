@@ -30,8 +30,9 @@ export interface Route {
  * Routes a relation to its target table. `columnName` maps a source column to its target column, or to `undefined`
  * when it is filtered out.
  *
- * The key is the replica identity; under FULL it is the target's own primary key, if the relation has its columns,
- * because a lookup by the whole row would read the table. Otherwise FULL means the whole image.
+ * The key is the replica identity. Under FULL it is the target's own primary key, if the relation has its columns,
+ * because a lookup by the whole row would read the table; but not one that is checked late, because rows that exchange
+ * their keys share one for a while. Otherwise FULL means the whole image.
  */
 export const route = (
   relation: Relation,
@@ -55,10 +56,10 @@ export const route = (
   const placesOf = (names: ReadonlyArray<string>) =>
     names.map((name) => columns.findIndex((c) => c.column.name === name))
   const isFull = relation.replicaIdentity === "Full"
-  const own = isFull && table.primaryKey !== undefined ? placesOf(table.primaryKey) : []
+  const primary = table.isPrimaryKeyDeferrable ? [] : (table.primaryKey ?? [])
+  const own = isFull ? placesOf(primary) : []
   const key = isFull ? (own.includes(-1) ? [] : own) : isIdentityRouted ? flagged : []
   const names = new Set(key.map((place) => columns[place].column.name))
-  const primary = table.isPrimaryKeyDeferrable ? [] : (table.primaryKey ?? [])
   const within = [primary, ...table.uniqueKeys].filter(
     (unique) => unique.length > 0 && unique.every((name) => names.has(name))
   )

@@ -63,6 +63,8 @@ export interface Router {
 export const make = (mapping: Mapping): Router => {
   const known = new Map<string, TargetTable>()
   const routes = new Map<Relation, Route | undefined>()
+  /** Tables of which the operator has been told. */
+  const warned = new Set<string>()
 
   const tables = Effect.fnUntraced(function* (names: ReadonlyArray<TableName>) {
     const missing = names.filter(({ name, schema }) => !known.has(qualified(schema, name)))
@@ -87,6 +89,12 @@ export const make = (mapping: Mapping): Router => {
       const target = found.get(table)
       if (target === undefined) return yield* new TableMissing({ ...at, table })
       if (target.hasRowSecurity) return yield* new RowSecurityActive({ ...at, table })
+      if (target.hasUncheckedKey && !warned.has(table)) {
+        warned.add(table)
+        yield* Effect.logWarning(
+          `${table} has a deferrable key: PostgreSQL does not check it under session_replication_role = replica, so that duplicates would pass`
+        )
+      }
       routes.set(relation, yield* Effect.fromResult(fits(relation, target, mapping.column(relation), at)))
     }
   })

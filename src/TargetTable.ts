@@ -46,6 +46,8 @@ export interface TargetTable extends TableName {
   readonly uniqueKeys: ReadonlyArray<ReadonlyArray<string>>
   /** A trigger (foreign keys included) or rule fires in the applying session, so the order of statements can be observed. */
   readonly firesTriggers: boolean
+  /** A deferrable key is not checked at all: PostgreSQL does it by a trigger, which does not fire in the applying session. */
+  readonly hasUncheckedKey: boolean
   /** Row security would filter the applying role. */
   readonly hasRowSecurity: boolean
 }
@@ -165,6 +167,12 @@ SELECT found.schema, found.name,
     SELECT FROM pg_rewrite AS rule
     WHERE rule.ev_class = found.oid AND rule.ev_type <> '1' AND ${fires("rule.ev_enabled")}
   ) AS "firesTriggers",
+  EXISTS (
+    SELECT FROM pg_trigger AS trigger
+    JOIN pg_constraint AS reason ON reason.oid = trigger.tgconstraint AND reason.contype IN ('p', 'u', 'x')
+    WHERE (trigger.tgrelid = found.oid OR trigger.tgrelid IN (SELECT relid FROM pg_partition_tree(found.oid)))
+      AND NOT ${fires("trigger.tgenabled")}
+  ) AS "hasUncheckedKey",
   (
     SELECT coalesce(json_agg(json_build_object(
       'name', a.attname,
@@ -205,6 +213,7 @@ export interface CatalogRow extends TableName {
   readonly isPartitioned: boolean
   readonly hasRowSecurity: boolean
   readonly firesTriggers: boolean
+  readonly hasUncheckedKey: boolean
   readonly columns: ReadonlyArray<
     Omit<TargetColumn, "identity" | "equality"> & {
       readonly identity: "always" | "default" | null
@@ -233,6 +242,7 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
     isPrimaryKeyDeferrable: primary !== undefined && !primary.isImmediate,
     uniqueKeys: row.keys.filter((key) => !key.isPrimary && key.isImmediate).map((key) => key.columns),
     firesTriggers: row.firesTriggers,
+    hasUncheckedKey: row.hasUncheckedKey,
     hasRowSecurity: row.hasRowSecurity
   }
 }
@@ -241,7 +251,7 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
  * Reads what the catalog says of tables, ordinary and partitioned, in one round trip, and as the ambient transaction
  * sees it. The keys of the map are the tables' qualified names; a table that does not exist is absent.
  *
- * `firesTriggers` and `hasRowSecurity` speak of the session and role that ask, so they must be those that apply.
+ * `firesTriggers`, `hasUncheckedKey` and `hasRowSecurity` speak of the session and role that ask, so they must be those that apply.
  */
 export const load = Effect.fn("TargetTable.load")(function* (
   names: ReadonlyArray<TableName>

@@ -75,6 +75,7 @@ export const targetTable = (overrides: Partial<TargetTable> = {}): TargetTable =
   isPrimaryKeyDeferrable: false,
   uniqueKeys: [],
   firesTriggers: false,
+  hasUncheckedKey: false,
   hasRowSecurity: false,
   ...overrides
 })

@@ -232,6 +232,9 @@ const make = Effect.gen(function* () {
       isLegacy: !isUntouched && row.checksum === null
     } satisfies Stored
   }).pipe(
+    // Types and operators are PostgreSQL's own, whatever the database's or the role's search_path puts in front of them.
+    (load) => Effect.andThen(sql`SELECT set_config('search_path', '', true)`, load),
+    sql.withTransaction,
     Effect.provideService(SqlClient.SqlClient, sql),
     SqlFailure.typed,
     Effect.mapError(failed("loading the position")),

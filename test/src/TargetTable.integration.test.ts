@@ -179,6 +179,7 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
       assert.deepStrictEqual(t.uniqueKeys, [["d", "c"], ["c"]])
       const late = yield* one(database, "late")
       assert.deepStrictEqual([late.primaryKey, late.isPrimaryKeyDeferrable, late.firesTriggers], [["id"], true, false])
+      assert.isFalse(late.hasUncheckedKey)
       assert.deepStrictEqual(yield* one(database, "bare"), {
         schema: "public",
         name: "bare",
@@ -188,6 +189,7 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
         isPrimaryKeyDeferrable: false,
         uniqueKeys: [],
         firesTriggers: false,
+        hasUncheckedKey: false,
         hasRowSecurity: false
       })
     })
