@@ -212,10 +212,14 @@ const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOption
   }
 }
 
+/**
+ * Parameters name their types, as in the sets: a prepared statement keeps those of its parameters, so that the same text
+ * would still mean the old type of a column that was altered.
+ */
 const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions): Statement => {
   const { columns } = route
   const into = `INSERT INTO ${tableName(route)}`
-  const values = columns.map((_, place) => `$${place + 1}`).join(", ")
+  const values = columns.map(({ column }, place) => `$${place + 1}::${column.type}`).join(", ")
   return {
     kind: "insert",
     text:
@@ -247,12 +251,9 @@ const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): 
 }
 
 /** An UPDATE cannot set an ALWAYS identity column: the row is taken out, and put back with what only the target knows. */
-const replaceRow = (route: Route, parameters: ReadonlyMap<string, number>, where: string): string => {
+const replaceRow = (route: Route, parameters: ReadonlyMap<string, string>, where: string): string => {
   const columns = route.table.columns.filter((column) => !column.isGenerated)
-  const values = columns.map((column) => {
-    const parameter = parameters.get(column.name)
-    return parameter === undefined ? `old.${quote(column.name)}` : `$${parameter}::${column.type}`
-  })
+  const values = columns.map((column) => parameters.get(column.name) ?? `old.${quote(column.name)}`)
   return (
     `WITH old AS (DELETE FROM ${ownRows(route)} AS t WHERE ${where} RETURNING t.*) ` +
     `INSERT INTO ${tableName(route)} (${columns.map((column) => quote(column.name)).join(", ")}) ` +
@@ -277,17 +278,17 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
   }
   const row = updatedRowOf(route, change)
   const isKeySame = route.key.every((place) => row[place] === identity[route.columns[place].index])
-  const parameters = new Map<string, number>()
+  const parameters = new Map<string, string>()
   let setsIdentity = false
   route.columns.forEach(({ column }, place) => {
     const cell: Cell = row[place]
     if (cell === undefined || (isKeySame && route.key.includes(place))) return
-    parameters.set(column.name, params.push(cell))
+    parameters.set(column.name, `$${params.push(cell)}::${column.type}`)
     setsIdentity = setsIdentity || column.identity === "always"
   })
   if (parameters.size === 0) return undefined
   const where = whereRow(route, identity, params)
-  const sets = [...parameters].map(([column, parameter]) => `${quote(column)} = $${parameter}`).join(", ")
+  const sets = [...parameters].map(([column, parameter]) => `${quote(column)} = ${parameter}`).join(", ")
   return {
     kind: "update",
     text: setsIdentity

@@ -180,7 +180,7 @@ describe("a set of rows", () => {
 describe("one row", () => {
   it("is inserted with its values", () => {
     const step = row(pets, insertOf(pets.relation, ["1", "a", null]))
-    const text = 'INSERT INTO "public"."pets" ("id", "name", "mood") VALUES ($1, $2, $3)'
+    const text = 'INSERT INTO "public"."pets" ("id", "name", "mood") VALUES ($1::integer, $2::text, $3::public.mood)'
     assert.deepStrictEqual(sqlOf(step), { text, params: ["1", "a", null] })
     assert.strictEqual(sqlOf(step, skip).text, `${text} ON CONFLICT DO NOTHING`)
     const empty = make({ columns: [], key: [] })
@@ -192,13 +192,13 @@ describe("one row", () => {
 
   it("is updated by its key, which is set only when it changes", () => {
     assert.deepStrictEqual(sqlOf(row(pets, updateOf(pets.relation, ["1", "a", undefined]))), {
-      text: 'UPDATE ONLY "public"."pets" AS t SET "name" = $1 WHERE t."id" = $2::integer',
+      text: 'UPDATE ONLY "public"."pets" AS t SET "name" = $1::text WHERE t."id" = $2::integer',
       params: ["a", "1"]
     })
     assert.deepStrictEqual(
       sqlOf(row(pets, updateOf(pets.relation, ["2", null, undefined], { keyTuple: ["1", null, null] }))),
       {
-        text: 'UPDATE ONLY "public"."pets" AS t SET "id" = $1, "name" = $2 WHERE t."id" = $3::integer',
+        text: 'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "name" = $2::text WHERE t."id" = $3::integer',
         params: ["2", null, "1"]
       }
     )
@@ -231,8 +231,8 @@ describe("one row", () => {
       sqlOf(row(image, updateOf(image.relation, ["2", "x", undefined], { oldTuple: ["1", "y", null] }))),
       {
         text:
-          'UPDATE ONLY "public"."pets" AS t SET "id" = $1, "tag" = $2, "data" = $3 WHERE (t.tableoid, t.ctid) = ' +
-          '(SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t WHERE t."id" = $4::integer ' +
+          'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "tag" = $2::public.citext, "data" = $3::json ' +
+          'WHERE (t.tableoid, t.ctid) = (SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t WHERE t."id" = $4::integer ' +
           'AND t."tag" OPERATOR(public.=) $5::public.citext AND t."data" IS NULL LIMIT 1)',
         params: ["2", "x", null, "1", "y"]
       }

@@ -37,8 +37,8 @@ const updateSet =
 const deleteSet = `DELETE FROM ONLY "public"."pets" AS t USING (SELECT unnest($1::integer[]) AS k0) AS v WHERE t."id" = v.k0`
 /** Rows that the plan leaves alone, because they come and go in it, must not be there. */
 const absentSet = `SELECT FROM ONLY "public"."pets" AS t, (SELECT unnest($1::integer[]) AS k0) AS v WHERE t."id" = v.k0`
-const insertRow = `INSERT INTO "public"."pets" ("id", "name") VALUES ($1, $2)`
-const updateRow = `UPDATE ONLY "public"."pets" AS t SET "name" = $1 WHERE t."id" = $2::integer`
+const insertRow = `INSERT INTO "public"."pets" ("id", "name") VALUES ($1::integer, $2::text)`
+const updateRow = `UPDATE ONLY "public"."pets" AS t SET "name" = $1::text WHERE t."id" = $2::integer`
 const deleteRow = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $1::integer`
 
 /** Fails each statement whose text and parameters match. */
