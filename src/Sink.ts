@@ -112,11 +112,24 @@ export class FoldGivenUp {
   readonly isRetryable = false
 }
 
-/** A refused value or constraint may be the fold's own doing: the order of the source decides. */
+/**
+ * Whether the exact plan may succeed: a refused value or constraint may be the fold's own doing, and a statement that does
+ * not fit its table that of somebody who altered the table since the catalog was read.
+ */
 export const isFoldsOwn = (error: unknown): boolean =>
-  error instanceof FoldGivenUp || (error instanceof ApplyFailed && ["constraint", "data"].includes(error.failure.class))
+  error instanceof FoldGivenUp ||
+  (error instanceof ApplyFailed && ["constraint", "data", "schema"].includes(error.failure.class))
 
 export type Mode = "folded" | "in-order"
+
+/** A constraint that is checked late fails in COMMIT, which belongs to no change: the transaction's end names the place. */
+const refusedAt =
+  ({ commitLsn, record }: End) =>
+  <E>(error: E): E | ApplyFailed => {
+    if (!(error instanceof SqlFailure.SqlFailure) || error.class !== "constraint") return error
+    const table = error.table === undefined ? "the whole transaction" : `${error.schema}.${error.table}`
+    return new ApplyFailed({ table, offset: record.offset, commitLsn, failure: error })
+  }
 
 const tableOf = ({ name, namespace }: Relation): string => `${namespace}.${name}`
 
@@ -363,7 +376,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
         ready = yield* Clock.currentTimeMillis
         yield* save(position, catalogueOf(changes))
       })
-    )
+    ).pipe(Effect.mapError(refusedAt(end!)))
     if (mode === "in-order") tally.replays = 1
     return committed(group, position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
@@ -386,6 +399,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     let records = 0
     let bytes = 0
     let ready = 0
+    let end: End | undefined
     const { piece, position } = yield* transaction(
       Effect.gen(function* () {
         for (let piece = first; ; piece = yield* more) {
@@ -401,12 +415,17 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           bytes += piece.bytes
           if (piece.end === undefined) continue
           const position = positionAt(piece.end)
+          end = piece.end
           ready = yield* Clock.currentTimeMillis
           yield* save(position, { relations, types })
           return { position, piece: { ...piece, records, bytes } }
         }
       })
-    ) as Run<{ readonly position: Position; readonly piece: Piece }, SinkError | BrokenOff | E, R>
+    ).pipe(Effect.mapError((error) => (end === undefined ? error : refusedAt(end)(error)))) as Run<
+      { readonly position: Position; readonly piece: Piece },
+      SinkError | BrokenOff | E,
+      R
+    >
     return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
 
