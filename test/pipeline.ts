@@ -1,12 +1,15 @@
-/** The pipeline on the mock parts, as the tests of its files script it, run it and look at it. */
-import { Context, Effect, Fiber, Layer, Logger, Option, Random, Ref, type Scope } from "effect"
+/** The pipeline as the tests of its files script it, run it and look at it: on the mock parts, or on a real target. */
+import { Context, Effect, Fiber, Layer, Logger, Option, Random, Redacted, Ref, Schedule, type Scope } from "effect"
 import { assert } from "@effect/vitest"
 import { crc32c } from "@node-rs/crc32"
 import { TestClock } from "effect/testing"
 import * as Mock from "../layers/Mock.ts"
-import type { ConnectorConfigError } from "../src/ConnectorConfig.ts"
+import * as PgOffsetStore from "../layers/postgres/PgOffsetStore.ts"
+import * as Target from "../layers/postgres/Target.ts"
 import * as Connector from "../src/Connector.ts"
-import type { FluvioError } from "../src/FluvioConsumer.ts"
+import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../src/ConnectorConfig.ts"
+import * as Failpoint from "../src/Failpoint.ts"
+import { FluvioConsumer, type FluvioError } from "../src/FluvioConsumer.ts"
 import { type Position, type Stored } from "../src/OffsetStore.ts"
 import type { Relation } from "../src/Relation.ts"
 import type { Applied } from "../src/Sink.ts"
@@ -77,6 +80,13 @@ const until = (condition: () => boolean) =>
     }
   })
 
+const stoppedWith =
+  (fiber: Fiber.Fiber<void, Connector.ConnectorError>): Pipeline["stopped"] =>
+  (facts) =>
+    Effect.orDie(Effect.flip(Fiber.join(fiber))).pipe(
+      Effect.tap((error) => Effect.sync(() => assert.deepInclude<object>(error, facts)))
+    )
+
 /** Starts the connector on the mock parts, in the background until the scope closes. */
 export const start = Effect.fnUntraced(function* (
   options: Mock.MockOptions = {}
@@ -118,10 +128,7 @@ export const start = Effect.fnUntraced(function* (
     fail: (error) => partition.fail(error),
     until,
     settle,
-    stopped: (facts) =>
-      Effect.orDie(Effect.flip(Fiber.join(fiber))).pipe(
-        Effect.tap((error) => Effect.sync(() => assert.deepInclude<object>(error, facts)))
-      ),
+    stopped: stoppedWith(fiber),
     interrupt: Fiber.interrupt(fiber)
   }
 })
@@ -147,4 +154,71 @@ export const applied = (
 export const knowing = (...relations: ReadonlyArray<Relation>): Stored => ({
   ...Mock.nothingStored,
   catalogue: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] }
+})
+
+/** A partition in memory that several connectors read. */
+export const partition = Effect.fnUntraced(function* (
+  options: Mock.LogOptions = {}
+): Effect.fn.Return<Context.Context<FluvioConsumer | Mock.Log>, never, Scope.Scope> {
+  const config = ConnectorConfig.layerFrom([fromObject({ topic: "mock", url: "postgres://unused/unused" })])
+  return yield* Layer.build(Layer.provide(Mock.layerConsumer(options), config)).pipe(Effect.orDie)
+})
+
+export interface LiveOptions {
+  readonly partition: Context.Context<FluvioConsumer | Mock.Log>
+  readonly url: Redacted.Redacted<string>
+  readonly config?: object
+  /** What happens at the named places of the pipeline. */
+  readonly onPass?: (name: Failpoint.Name) => Effect.Effect<void>
+}
+
+export interface Live extends Pick<Pipeline, "applied" | "logged" | "stopped" | "interrupt"> {
+  /** Waits until everything that the partition holds is applied. */
+  readonly caughtUp: Effect.Effect<void>
+}
+
+/** Waits, on the real clock and for at most 20 seconds, until it holds. */
+export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  condition.pipe(
+    Effect.repeat({ until: (holds) => holds, schedule: Schedule.spaced("10 millis") }),
+    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it never held")) }),
+    Effect.asVoid
+  )
+
+/** Starts the connector on a real target, in the background until the scope closes. */
+export const startLive = Effect.fnUntraced(function* ({
+  config = {},
+  onPass,
+  partition: records,
+  url
+}: LiveOptions): Effect.fn.Return<Live, never, Scope.Scope> {
+  const logged: Array<string> = []
+  const applied: Array<Applied> = []
+  const settings = ConnectorConfig.layerFrom([
+    fromObject(config),
+    fromObject({ topic: "mock", url: Redacted.value(url), retry: { min: "20 millis" } })
+  ])
+  const parts = PgOffsetStore.layer.pipe(Layer.provideMerge(Target.layer), Layer.provideMerge(settings))
+  const context = yield* Layer.build(parts).pipe(Effect.orDie)
+  const fiber = yield* Connector.run((one) => Effect.sync(() => applied.push(one))).pipe(
+    Effect.provideContext(Context.merge(context, records)),
+    Effect.provide(logger(logged)),
+    Effect.provideService(Failpoint.Failpoint, onPass ?? (() => Effect.void)),
+    Effect.forkScoped
+  )
+  const stopped = stoppedWith(fiber)
+  return {
+    applied,
+    logged,
+    stopped,
+    interrupt: Fiber.interrupt(fiber),
+    caughtUp: Effect.gen(function* () {
+      const { end } = yield* Context.get(records, FluvioConsumer).bounds
+      yield* eventually(
+        Effect.sync(() => applied.at(-1)?.position.offset === end - 1 || fiber.pollUnsafe() !== undefined)
+      )
+      const ended = fiber.pollUnsafe()
+      if (ended !== undefined) return yield* Effect.die(ended)
+    }).pipe(Effect.orDie)
+  }
 })
