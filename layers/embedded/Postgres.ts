@@ -10,11 +10,11 @@
 import { Effect, Redacted, Schema, Semaphore, type Scope } from "effect"
 import { type ChildProcess, execFile, spawn } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { chown, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { chown, cp, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { dirname, join, relative } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
 import { promisify } from "node:util"
@@ -106,20 +106,27 @@ const serverUser = Effect.gen(function* () {
   )
 })
 
-/** A folder that the server's user cannot enter fails deep inside PostgreSQL and obscurely; here it is named. */
-const assertReachable = Effect.fnUntraced(function* (path: string, user: ServerUser) {
+/** The first folder above a path that the server's user may not enter; `undefined` when it can be reached. */
+const barrierTo = Effect.fnUntraced(function* (path: string, user: ServerUser) {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     const { mode, uid, gid } = yield* attempt("set up", () => stat(folder))
     const enter = uid === user.uid ? 0o100 : gid === user.gid ? 0o010 : 0o001
-    if ((mode & enter) === 0) {
-      return yield* failure(
-        "set up",
-        `the user ${user.name}, as whom PostgreSQL runs when started by root, may not enter ${folder}, which holds ${path}`,
-        "run as an ordinary user, or keep the project and TMPDIR in folders that others may enter"
-      )
-    }
-    if (folder === dirname(folder)) return
+    if ((mode & enter) === 0) return folder
+    if (folder === dirname(folder)) return undefined
   }
+})
+
+/**
+ * Programs that the server's user can run. A project in root's home, or in a folder that only its owner may enter, is no
+ * place from where another user can start a server: there the programs are copied beside the data.
+ */
+const reachable = Effect.fnUntraced(function* (programs: Binaries, folder: string, user: ServerUser | undefined) {
+  if (user === undefined || (yield* barrierTo(programs.postgres, user)) === undefined) return programs
+  const root = dirname(dirname(programs.postgres))
+  const copy = join(folder, "programs")
+  yield* attempt("set up", () => cp(root, copy, { recursive: true, verbatimSymlinks: true }))
+  const inCopy = (program: string) => join(copy, relative(root, program))
+  return { initdb: inCopy(programs.initdb), postgres: inCopy(programs.postgres) } satisfies Binaries
 })
 
 /**
@@ -236,13 +243,18 @@ const settingText = (value: string | number | boolean) =>
 export const make = Effect.fn("Postgres.make")(function* (
   options: PostgresOptions = {}
 ): Effect.fn.Return<PostgresServer, PostgresServerError | PackageMissing, Scope.Scope> {
-  const { initdb, postgres } = yield* binaries
+  const programs = yield* binaries
   const user = yield* serverUser
-  if (user !== undefined) {
-    yield* assertReachable(postgres, user)
-    yield* assertReachable(join(tmpdir(), "data"), user)
+  const barrier = user && (yield* barrierTo(join(tmpdir(), "data"), user))
+  if (barrier !== undefined) {
+    return yield* failure(
+      "set up",
+      `the user ${user?.name}, as whom PostgreSQL runs when started by root, may not enter ${barrier}, which holds its data`,
+      "run as an ordinary user, or let TMPDIR be a folder that others may enter"
+    )
   }
   const folder = yield* temporaryFolder(user)
+  const { initdb, postgres } = yield* reachable(programs, folder, user)
   const password = randomBytes(18).toString("base64url")
   yield* initialise(initdb, folder, user, password)
 
