@@ -262,7 +262,7 @@ const fluvioFaults = ({ broker, feed, network: { toController, toSpus } }: Harne
     { name: "a batch appended twice", inject: Effect.timeout(feed.suffer("twice"), opportunity) },
     {
       name: "an error instead of records",
-      inject: Effect.flatMap(oneOf(6, 7, 3002), (code) => broker.setFaults({ fetchError: errorOf(code) }))
+      inject: Effect.flatMap(oneOf(1, 6, 1002, 3000), (code) => broker.setFaults({ fetchError: errorOf(code) }))
     },
     {
       name: "broker silent for a while",

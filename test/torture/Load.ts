@@ -4,7 +4,7 @@
  *
  * Each transaction carries its number, so that a session whose source died in mid-commit knows whether to run it again.
  */
-import { Effect, Latch, Redacted, type Scope } from "effect"
+import { Deferred, Effect, Latch, type Redacted, type Scope } from "effect"
 import * as Workload from "../../layers/demo/Workload.ts"
 import { connect, type QueryError, type TestDatabase } from "../postgres.ts"
 
@@ -102,12 +102,15 @@ export interface Load {
   /** Stops after the transactions in hand. What is done then is final until `resume`. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
+  /** A session cannot go on, which no fault explains. */
+  readonly broken: Effect.Effect<never>
   /** Committed so far. */
   readonly transactions: Effect.Effect<number>
 }
 
 /** A source that is away, and what two sessions do to each other; anything else is a mistake in this file. */
-const isPassing = ({ sqlState }: QueryError): boolean => sqlState === undefined || /^(08|40|57)/.test(sqlState)
+const isPassing = ({ sqlState }: QueryError): boolean =>
+  sqlState === undefined || /^(?:08|40|57|E[A-Z]+$)/.test(sqlState)
 
 const isSchemaChange = (statement: string): boolean => /^\s*ALTER TABLE/.test(statement)
 
@@ -151,31 +154,33 @@ export const make = Effect.fn("Load.make")(function* ({
   source
 }: LoadOptions): Effect.fn.Return<Load, QueryError, Scope.Scope> {
   const gate = Latch.makeUnsafe()
+  const broken = Deferred.makeUnsafe<never>()
   let busy = 0
   let transactions = 0
 
   const first = yield* connect("source", source)
   yield* first.query(seeding)
 
-  const session = Effect.fnUntraced(function* (
-    writer: string,
-    statementsOf: (number: number) => ReadonlyArray<string>,
-    millis: number
-  ) {
-    const database = yield* connect(writer, source)
-    const dice = new Dice(seed, writer, -1)
-    for (let number = 1; ; number++) {
-      yield* gate.await
-      busy += 1
-      const statements = statementsOf(number)
-      const schemaChanges = statements.filter(isSchemaChange)
-      if (schemaChanges.length > 0) yield* beforeSchemaChange(schemaChanges, `${writer}=${number - 1}`)
-      yield* commit(database, writer, number, statements)
-      transactions += 1
-      busy -= 1
-      yield* Effect.sleep(dice.int(2 * millis))
-    }
-  })
+  const session = Effect.fnUntraced(
+    function* (writer: string, statementsOf: (number: number) => ReadonlyArray<string>, millis: number) {
+      const database = yield* connect(writer, source)
+      const dice = new Dice(seed, writer, -1)
+      for (let number = 1; ; number++) {
+        yield* gate.await
+        busy += 1
+        const statements = statementsOf(number)
+        const schemaChanges = statements.filter(isSchemaChange)
+        if (schemaChanges.length > 0) {
+          yield* beforeSchemaChange(schemaChanges, `${writer}=${number - 1}`)
+        }
+        yield* commit(database, writer, number, statements)
+        transactions += 1
+        busy -= 1
+        yield* Effect.sleep(dice.int(2 * millis))
+      }
+    },
+    Effect.tapCause((cause) => Deferred.failCause(broken, cause))
+  )
 
   const mixed = Workload.transactions(seed)
   yield* Effect.forkScoped(session("mixed", () => mixed.next().value.statements, 40))
@@ -188,6 +193,7 @@ export const make = Effect.fn("Load.make")(function* ({
       return Effect.sleep("10 millis").pipe(Effect.repeat({ until: () => busy === 0 }), Effect.asVoid)
     }),
     resume: Effect.sync(() => void gate.openUnsafe()),
+    broken: Deferred.await(broken),
     transactions: Effect.sync(() => transactions)
   }
 })

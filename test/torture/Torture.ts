@@ -189,17 +189,22 @@ export const run = Effect.fn("Torture.run")(function* ({ minutes, onLine = () =>
   yield* load.resume
   yield* Effect.forkScoped(readInvariant(harness, tally))
 
-  const rounds = Math.max(1, Math.round(minutes / roundMinutes))
-  for (let round = 0; round < rounds && !isBroken(tally); round++) {
-    yield* load.resume
-    const millis = (minutes * 60_000) / rounds
-    yield* Effect.forEach(faultClasses, (faultClass) => lane(harness, faultClass, seed, tally, millis), {
-      concurrency: faultClasses.length,
-      discard: true
-    })
-    yield* settle(harness, tally)
-    yield* Effect.logDebug(`round ${round + 1} of ${rounds} is over`)
-  }
+  yield* Effect.raceFirst(
+    Effect.gen(function* () {
+      const rounds = Math.max(1, Math.round(minutes / roundMinutes))
+      for (let round = 0; round < rounds && !isBroken(tally); round++) {
+        yield* load.resume
+        const millis = (minutes * 60_000) / rounds
+        yield* Effect.forEach(faultClasses, (faultClass) => lane(harness, faultClass, seed, tally, millis), {
+          concurrency: faultClasses.length,
+          discard: true
+        })
+        yield* settle(harness, tally)
+        yield* Effect.logDebug(`round ${round + 1} of ${rounds} is over`)
+      }
+    }),
+    load.broken
+  )
 
   const unexpected = [...(yield* unexpectedEnds(first)), ...(yield* unexpectedEnds(second))]
   tally.misbehaviour.push(...unexpected)
