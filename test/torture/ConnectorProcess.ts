@@ -39,6 +39,8 @@ export interface ConnectorProcess {
   restartWith(failpoint: Failpoint.Armed): Effect.Effect<End>
   /** To the process that runs now, which ends by it. */
   endWith(signal: NodeJS.Signals): Effect.Effect<End>
+  /** The end of the process that runs now, or of the next one. */
+  readonly nextEnd: Effect.Effect<End>
   /** Of all processes so far. */
   readonly ends: Effect.Effect<ReadonlyArray<End>>
   /** The last lines of all of them. */
@@ -167,6 +169,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
         running?.kill(signal)
         return Deferred.await(end)
       }),
+    nextEnd,
     ends: Effect.sync(() => [...ends]),
     log: Effect.sync(() => [...lines])
   }
