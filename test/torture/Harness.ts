@@ -31,8 +31,21 @@ export const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
     Effect.asVoid
   )
 
-export const isCaughtUp = (database: TestDatabase, progress: string) =>
-  Effect.map(database.query(Load.progress), ([row]) => row?.["progress"] === progress)
+/** Waits until a database has all of it, as long as it comes closer; whether it has. */
+export const catchesUp = Effect.fnUntraced(function* (database: TestDatabase, progress: string, patience: number) {
+  let last: string | null | undefined
+  let since = performance.now()
+  while (last !== progress && performance.now() - since < patience) {
+    const now = yield* database.query(Load.progress).pipe(
+      Effect.map(([row]) => row?.["progress"]),
+      Effect.orElseSucceed(() => last)
+    )
+    if (now !== last) since = performance.now()
+    last = now
+    yield* Effect.sleep("50 millis")
+  }
+  return last === progress
+})
 
 /** A database that learns of the source by PostgreSQL's own means, except for what those do not carry. */
 const makeOracle = Effect.fn("Harness.oracle")(function* (source: Redacted.Redacted<string>) {

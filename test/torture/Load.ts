@@ -59,7 +59,7 @@ class Dice {
 }
 
 /** Many rows: the transaction is streamed in parts where groups are small. */
-const bulk = 800
+const bulk = 300
 
 const transfer = (seed: number, writer: string, number: number): ReadonlyArray<string> => {
   const dice = new Dice(seed, writer, number)

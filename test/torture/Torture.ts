@@ -52,7 +52,8 @@ export const faultCount = (report: Report, faultClass: FaultClass): number =>
 
 /** About how long faults go on before everything comes to rest and is compared. */
 const roundMinutes = 0.75
-const catchUp = "90 seconds"
+/** A database that stands still for so many milliseconds, with nothing in its way, has not caught up. */
+const patience = 60_000
 
 /** Between two faults of a class, in milliseconds. */
 const pauses: { readonly [Class in FaultClass]: readonly [min: number, max: number] } = {
@@ -146,15 +147,13 @@ const settle = Effect.fnUntraced(function* ({ load, oracle, source, target }: Ha
   const [row] = yield* source.database.query(Load.progress)
   const progress = row?.["progress"] ?? ""
   yield* Effect.logDebug(`coming to rest at ${progress}`)
-  yield* Harness.until(Harness.isCaughtUp(oracle.database, progress)).pipe(Effect.timeout(catchUp))
+  if (!(yield* Harness.catchesUp(oracle.database, progress, patience))) {
+    return yield* Effect.die(new Error(`the oracle did not reach ${progress}`))
+  }
   yield* Effect.logDebug(`the oracle has caught up`)
-  yield* Harness.until(Harness.isCaughtUp(target.database, progress)).pipe(
-    Effect.timeoutOrElse({
-      duration: catchUp,
-      orElse: () =>
-        Effect.sync(() => void tally.misbehaviour.push(`the target did not reach ${progress} in ${catchUp}`))
-    })
-  )
+  if (!(yield* Harness.catchesUp(target.database, progress, patience))) {
+    tally.misbehaviour.push(`the target stood still and did not reach ${progress}`)
+  }
   const { rows, tables } = yield* compare(oracle.url, target.url)
   tally.comparisons += 1
   tally.rows = rows
