@@ -8,6 +8,7 @@ import { Effect } from "effect"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type { FluvioError } from "./FluvioConsumer.ts"
 import type { Group } from "./Group.ts"
+import { qualified } from "./Identifier.ts"
 import { formatLsn } from "./OffsetStore.ts"
 import * as Quarantine from "./Quarantine.ts"
 import * as Sink from "./Sink.ts"
@@ -28,6 +29,13 @@ export interface Apply {
 
 /** Up to so many changes are replayed in order at once, rather than in halves. */
 const mostInOrder = 200
+
+const followsMessage = "it touches rows of a transaction that is held"
+
+/** A part of a large transaction touches what is held: what was applied of it is rolled back. */
+class Follows {
+  readonly _tag = "Follows"
+}
 
 const changesOf = (group: Group): number => group.reduce((sum, piece) => sum + piece.changes.length, 0)
 
@@ -130,8 +138,16 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     const { changes, first, refusal, xid } = piece
     if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
     if (quarantine.follows(changes)) {
-      const message = "it touches rows of a transaction that is held"
-      return yield* setAside(piece, end, { first, end, xid, changes, reason: "follows", sqlState: undefined, message })
+      const sqlState = undefined
+      return yield* setAside(piece, end, {
+        first,
+        end,
+        xid,
+        changes,
+        reason: "follows",
+        sqlState,
+        message: followsMessage
+      })
     }
     return yield* sink.whole([piece], "folded").pipe(
       Effect.catchIf(Sink.isFoldsOwn, () => sink.whole([piece], "in-order")),
@@ -154,7 +170,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
         (error) => Sink.isFoldsOwn(error) && changesOf(group) <= mostInOrder,
         () => sink.whole(group, "in-order")
       ),
-      Effect.tap(() => Effect.sync(() => (inARow = 0))),
+      Effect.tap(() => Effect.sync(() => (inARow = changesOf(group) === 0 ? inARow : 0))),
       Effect.catch((error) => (error.isRetryable ? Effect.fail(error as Sink.SinkError) : applyHalves(group)))
     )
   }
@@ -168,34 +184,68 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
   const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
     /** Whole tables, because the keys of a transaction that cannot be held in memory cannot be either. */
     const touched = new Map<string, Change>()
+    /** What it says of shapes and types, which counts although it is set aside. */
+    const learned: Array<Change> = []
     let last = first
+    let records = 0
+    let bytes = 0
+    let isFollowing = false
     const note = (piece: Piece) => {
       last = piece
+      records += piece.records
+      bytes += piece.bytes
+      isFollowing ||= quarantine.follows(piece.changes)
       for (const change of piece.changes) {
-        for (const relation of change.type === "truncate"
-          ? change.relations
-          : "relation" in change
-            ? [change.relation]
-            : []) {
-          touched.set(relation.name, { type: "relation", offset: change.offset, relation, previous: undefined })
+        if (change.type === "relation" || change.type === "type") {
+          learned.push(change)
+          continue
+        }
+        for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
+          const table = qualified(relation.namespace, relation.name)
+          touched.set(table, { type: "relation", offset: change.offset, relation, previous: undefined })
         }
       }
     }
+    const changes = () => [...learned, ...touched.values()]
+    const whole = (end: End): Piece => ({ ...last, changes: learned, records, bytes, end })
+    const drain = Effect.gen(function* () {
+      while (last.end === undefined) {
+        const piece = yield* more
+        if (piece.isFirst) return new Sink.BrokenOff(piece)
+        note(piece)
+      }
+      return last.end
+    })
+    const follow = Effect.gen(function* () {
+      const end = yield* drain
+      if (end instanceof Sink.BrokenOff) return end
+      return yield* setAside(whole(end), end, {
+        first: first.first,
+        end,
+        xid: last.xid,
+        changes: changes(),
+        reason: "follows",
+        sqlState: undefined,
+        message: followsMessage
+      })
+    })
     note(first)
-    const noted = Effect.tap(more, (piece) => Effect.sync(() => piece.isFirst || note(piece)))
+    if (isFollowing) return yield* follow
+    const noted = Effect.flatMap(more, (piece) => {
+      if (!piece.isFirst) note(piece)
+      return isFollowing ? Effect.fail(new Follows()) : Effect.succeed(piece)
+    })
     return yield* sink.parts(first, noted).pipe(
       Effect.tap(() => Effect.sync(() => (inARow = 0))),
       Effect.catch((error) => {
         if (error instanceof Sink.BrokenOff) return Effect.succeed(error)
+        if (error instanceof Follows) return follow
         // Only what is set aside needs its end; it may never come, or be hours away.
         if (policyOf(error as Sink.SinkError) === "halt") return Effect.fail(error)
         return Effect.gen(function* () {
-          while (last.end === undefined) {
-            const piece = yield* more
-            if (piece.isFirst) return new Sink.BrokenOff(piece)
-            note(piece)
-          }
-          return yield* judge(error as Sink.SinkError, last, last.end, first.first, [...touched.values()])
+          const end = yield* drain
+          if (end instanceof Sink.BrokenOff) return end
+          return yield* judge(error as Sink.SinkError, whole(end), end, first.first, changes())
         })
       })
     )

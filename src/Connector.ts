@@ -131,7 +131,12 @@ const readAhead = Effect.fnUntraced(function* <E, R>(records: Stream.Stream<Reco
   const queue = yield* Queue.bounded<ReadonlyArray<Piece>, E | TransactionError>(chunksAhead)
   yield* records.pipe(
     Stream.tap(() => Failpoint.at("after fetch")),
-    Stream.mapEffect((chunk) => push(assembler, chunk)),
+    Stream.mapEffect((chunk) =>
+      // What stands before a record that cannot be read is applied before the connector stops at it.
+      Effect.tapError(push(assembler, chunk), () =>
+        assembler.completed.length === 0 ? Effect.void : Queue.offer(queue, assembler.completed)
+      )
+    ),
     Stream.tap(() => Failpoint.at("after decode")),
     Stream.filter(Array.isReadonlyArrayNonEmpty),
     Stream.runForEach((pieces) => Queue.offer(queue, pieces)),
@@ -183,7 +188,11 @@ export const groups: Stream.Stream<
     const take = Effect.map(Queue.takeAll(queue), (chunks) => chunks.forEach((pieces) => waiting.push(...pieces)))
     /** Whether something came in time. Only looking is cut short, never taking, which would lose what was taken. */
     const takeWithin = Effect.fnUntraced(function* (millis: number) {
-      const isThere = Option.isSome(yield* Effect.timeoutOption(Queue.peek(queue), millis))
+      const isThere = yield* Effect.timeoutOption(Queue.peek(queue), millis).pipe(
+        Effect.map(Option.isSome),
+        // What ended the reading shows when there is nothing else left to take.
+        Effect.orElseSucceed(() => false)
+      )
       if (isThere) yield* take
       return isThere
     })

@@ -79,7 +79,8 @@ const keysOf = (change: Change): ReadonlyArray<string> => {
     case "truncate":
       return change.relations.map((relation) => keyText(relation, null))
     case "relation":
-      return [keyText(change.relation, null)]
+      // A table may have been held under the name that it had before.
+      return [change.relation, change.previous ?? []].flat().map((relation) => keyText(relation, null))
     case "type":
       return []
   }

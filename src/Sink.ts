@@ -432,6 +432,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
     const position = positionAt(end)
+    for (const change of piece.changes) if (change.type === "type") types.set(change.id, change.name)
     const started = yield* Clock.currentTimeMillis
     yield* transaction(Effect.andThen(hold, save(position, catalogueOf(piece.changes))))
     tally.quarantined = 1

@@ -331,6 +331,8 @@ export class Assembler {
   private isOriented: boolean
   /** Whether the operator's new epoch has begun; until a transaction of it is complete, it may begin again. */
   private isNewEpoch = false
+  /** What the last {@link push} completed; when it threw, what it had completed before. */
+  completed: ReadonlyArray<Piece> = []
 
   constructor(options: AssemblerOptions) {
     this.options = options
@@ -359,6 +361,7 @@ export class Assembler {
    */
   push(records: Records): ReadonlyArray<Piece> {
     const pieces: Array<Piece> = []
+    this.completed = pieces
     for (const record of records) this.take(record, pieces)
     return pieces
   }
@@ -375,7 +378,7 @@ export class Assembler {
       if (this.options.onUnreadable === "halt" || !isUnreadable(error)) throw error
       // Without a transaction around it, the record may have been the Begin of one: what follows belongs to it.
       this.open ??= new Open(undefined, false)
-      if (!this.open.isDuplicate) this.open.refusal ??= error
+      if (!this.open.isDuplicate) this.refuse(error, record, this.open)
       this.open.count(record)
     }
   }
@@ -385,8 +388,11 @@ export class Assembler {
     const event = this.read(record, this.open?.isDuplicate === true ? "null" : this.options.floatNull)
     if (event.type === "begin") {
       this.isOriented = true
-      // The unreadable record may have been the Commit: what is held is given away before the next one begins.
-      if (this.open?.refusal !== undefined) pieces.push(this.abandon(this.open, undefined))
+      // The unreadable record may have been the Commit: what is held is given away before the next one begins. But a
+      // source that goes back has broken it off, and sends it again.
+      if (this.open?.refusal !== undefined && !(event.finalLsn <= (this.open.begin?.finalLsn ?? -1n))) {
+        pieces.push(this.abandon(this.open, undefined))
+      }
       this.begin(event, record)
       return
     }
@@ -416,11 +422,20 @@ export class Assembler {
     this.open.count(record)
   }
 
+  /** Of a change that cannot be read it may be known which table it is of: then nothing else may be assumed of its rows. */
+  private refuse(error: Unreadable, { offset }: FluvioRecord, open: Open): void {
+    open.refusal ??= error
+    const isOf = (relation: Relation): boolean =>
+      error instanceof WrongArity ? tableName(relation) === error.table : relation.id === error.relId
+    const relation = [...this.described.values()].find(isOf)
+    if (relation !== undefined) open.add({ type: "relation", offset, relation, previous: undefined })
+  }
+
   /** Ends a transaction that cannot be read. What it said of shapes does not count. */
   private abandon(open: Open, commit: Commit | undefined): Piece {
-    const lsn = open.begin?.finalLsn ?? commit?.commitLsn
-    const time = open.begin?.timestamp ?? commit?.timestamp
-    if (lsn !== undefined && time !== undefined) this.advance({ finalLsn: lsn, timestamp: time })
+    const begin = open.begin ?? (commit && { finalLsn: commit.commitLsn, timestamp: commit.timestamp })
+    // Without its Begin, it shows only now that it is a repetition.
+    if (begin !== undefined && !this.isRepeated(begin)) this.advance(begin)
     this.openRelations.clear()
     this.openTypes.clear()
     this.open = undefined
@@ -468,7 +483,7 @@ export class Assembler {
     }
   }
 
-  private isRepeated(begin: Begin): boolean {
+  private isRepeated(begin: Pick<Begin, "finalLsn" | "timestamp">): boolean {
     return (
       this.commitLsn !== undefined &&
       this.commitTime !== undefined &&

@@ -55,6 +55,8 @@ export class Overdue extends Schema.TaggedError<Overdue>()("Overdue", { what: Sc
 export interface Replication {
   readonly source: TestDatabase
   readonly target: TestDatabase
+  /** The values of the topic's records, by their offsets. */
+  readonly records: ReadonlyArray<Uint8Array>
   /** What the connector committed, over all its starts. */
   readonly applied: ReadonlyArray<Applied>
   /** What the connector logged from warnings on, over all its starts. */
@@ -142,6 +144,7 @@ export class Replica extends Context.Service<
         const name = `scenario_${++count}`
         const topic = `scenario-${count}`
         const place = { topic, partition: 0 }
+        const records: Array<Uint8Array> = []
         const applied: Array<Applied> = []
         const warnings: Array<string> = []
         const scope = yield* Effect.scope
@@ -165,10 +168,13 @@ export class Replica extends Context.Service<
         }
 
         const send = (values: ReadonlyArray<Uint8Array>) =>
-          broker.append(
-            place,
-            values.map((value) => ({ value }))
-          )
+          Effect.suspend(() => {
+            records.push(...values)
+            return broker.append(
+              place,
+              values.map((value) => ({ value }))
+            )
+          })
         const inbound = yield* Inbound.make({ url: source.url, publication: name, slot: name })
         const capturing = yield* Effect.forkScoped(inbound.run(send))
 
@@ -241,6 +247,7 @@ export class Replica extends Context.Service<
         const replication: Replication = {
           source,
           target,
+          records,
           applied,
           warnings,
           captured,
