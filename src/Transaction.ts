@@ -175,6 +175,16 @@ export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("Commit
   }
 }
 
+/** A producer appended a batch twice: changes of one transaction go back in the source's log, or come behind its Commit. */
+export class RecordsRepeated extends Schema.TaggedError<RecordsRepeated>()("RecordsRepeated", facts) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the topic holds records twice, and rows that are alike cannot be told from them: copy the tables from the source again and set the position behind the copy"
+  override get message() {
+    return `the change at ${describe(this)} lies before one that was read already: a producer has appended it twice`
+  }
+}
+
 /** The source's history starts again below what was applied: it was restored, failed over, or its slot was re-created. */
 export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRewound", {
   /** Of the Begin. */
@@ -210,6 +220,7 @@ export type TransactionError =
   | WrongArity
   | CommitWithoutBegin
   | CommitMismatch
+  | RecordsRepeated
   | SourceRewound
   | BeginMissing
 
@@ -222,6 +233,23 @@ const isUnreadable = (error: unknown): error is Unreadable =>
   error instanceof UnknownRelation ||
   error instanceof WrongArity
 
+const startOfEvent = new TextEncoder().encode('{"wal_start":')
+const Zero = 0x30
+
+/**
+ * A record's place in the source's log, as near as a double comes to it: later ones are never less. It is 0 where the
+ * source gives none, as for relations, and where the record does not begin with it.
+ */
+const walStartOf = ({ value }: FluvioRecord): number => {
+  for (let n = 0; n < startOfEvent.length; n++) if (value[n] !== startOfEvent[n]) return 0
+  let lsn = 0
+  for (let n = startOfEvent.length; ; n++) {
+    const digit = value[n] - Zero
+    if (!(digit >= 0 && digit <= 9)) return lsn
+    lsn = lsn * 10 + digit
+  }
+}
+
 /** A transaction whose Commit has not come yet; a change outside Begin and Commit is one that ends with itself. */
 class Open {
   readonly begin: Begin | undefined
@@ -233,6 +261,8 @@ class Open {
   private first: Offset | undefined
   private last: FluvioRecord | undefined
   refusal: Unreadable | undefined
+  /** The place in the source's log of the last change. */
+  walStart = 0
 
   constructor(begin: Begin | undefined, isDuplicate: boolean) {
     this.begin = begin
@@ -411,12 +441,15 @@ export class Assembler {
     }
     if (this.open === undefined) {
       const alone = new Open(undefined, false)
+      if (this.commitLsn !== undefined) alone.walStart = Number(this.commitLsn)
+      this.checkOrder(record, alone)
       this.add(event, record, alone)
       alone.count(record)
       this.settle()
       pieces.push(alone.take({ record, commitLsn: undefined, commitTime: undefined }))
       return
     }
+    this.checkOrder(record, this.open)
     if (this.open.isFull(record, this.options.maxBytes)) pieces.push(this.open.take(undefined))
     this.add(event, record, this.open)
     this.open.count(record)
@@ -618,6 +651,16 @@ export class Assembler {
     if (relation === undefined) throw new UnknownRelation({ offset, commitLsn: this.openLsn(), relId })
     if (relation !== this.settled(relId)) this.announce(relation, offset, open)
     return relation
+  }
+
+  /** PostgreSQL gives the changes of a transaction in the order of its log; several may share a place. */
+  private checkOrder(record: FluvioRecord, open: Open): void {
+    const walStart = walStartOf(record)
+    if (walStart === 0) return
+    if (walStart < open.walStart) {
+      throw new RecordsRepeated({ offset: record.offset, commitLsn: this.openLsn() })
+    }
+    open.walStart = walStart
   }
 
   private checkArity(relation: Relation, tuple: Tuple | null, offset: Offset): void {

@@ -12,6 +12,7 @@ import {
   CommitMismatch,
   CommitWithoutBegin,
   type Piece,
+  RecordsRepeated,
   SourceRewound,
   UnknownRelation,
   WrongArity
@@ -400,6 +401,44 @@ describe("Assembler", () => {
         resumed.map((piece) => piece.isDuplicate),
         [true, true]
       )
+    })
+  })
+
+  describe("when a producer appends a batch twice", () => {
+    const places = [
+      [Events.begin(300), 100],
+      [Events.insert(pets.id, row(1)), 100],
+      [Events.insert(pets.id, row(2)), 100],
+      [Events.relation(pets), 0],
+      [Events.insert(pets.id, row(3)), 200],
+      [Events.commit(300), 400]
+    ] as const
+    /** The batch reaches from one record to before another. */
+    const repeating = (from: number, to: number) =>
+      [...places.slice(0, to), ...places.slice(from, to), ...places.slice(to)].map(([message, walStart], at) =>
+        Events.recordOf(at, Events.eventJson(message, walStart))
+      )
+    const assembler = () => new Assembler(defaults)
+
+    it("takes a transaction whose rows share places and skip none", () => {
+      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(6, 6))), ["1", "2", "3"])
+    })
+
+    it("skips a batch of whole transactions, and starts anew at a repeated Begin", () => {
+      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(0, 6))), ["1", "2", "3"])
+      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(0, 3))), ["1", "2", "3"])
+    })
+
+    it("stops at the first row that goes back within its transaction", () => {
+      const error = thrownBy(() => push(assembler(), repeating(2, 5)))
+      assert.instanceOf(error, RecordsRepeated)
+      assert.deepInclude({ ...error }, { offset: 5, commitLsn: "0/12C" })
+    })
+
+    it("stops at a row that comes again behind its Commit", () => {
+      const error = thrownBy(() => push(assembler(), repeating(4, 6)))
+      assert.instanceOf(error, RecordsRepeated)
+      assert.deepInclude({ ...error }, { offset: 6, commitLsn: undefined })
     })
   })
 
