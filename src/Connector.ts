@@ -103,7 +103,13 @@ const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: St
     records: (Option.isSome(position) && !isLegacy ? provedRecords(position.value) : consumer.records(needed)).pipe(
       Stream.catchTag("OffsetEvicted", ({ available, requested }) =>
         Stream.fail(
-          new RetentionGap({ topic, partition, needed: Offset.make(requested), available: Offset.make(available) })
+          new RetentionGap({
+            topic,
+            partition,
+            // The record at the position is read only as proof.
+            needed: Offset.make(Math.max(requested, needed)),
+            available: Offset.make(available)
+          })
         )
       )
     )
