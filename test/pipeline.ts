@@ -58,6 +58,7 @@ export interface Pipeline {
   readonly position: Effect.Effect<Position | undefined>
   readonly logged: ReadonlyArray<string>
   append(...messages: ReadonlyArray<MessageFixture | ReadonlyArray<MessageFixture>>): Effect.Effect<void>
+  trim(offset: number): Effect.Effect<void>
   fail(error: FluvioError): Effect.Effect<void>
   /** Waits until it holds; the clock stands still meanwhile. */
   until(condition: () => boolean): Effect.Effect<void>
@@ -95,7 +96,7 @@ export const start = Effect.fnUntraced(function* (
   const applied: Array<Applied> = []
   const context = yield* Layer.build(Mock.layer({ tables: [pets], ...options }))
   const recording = Context.get(context, Mock.Recording)
-  const partition = Context.get(context, Mock.Log)
+  const records = Context.get(context, Mock.Log)
   const stored = Ref.get(Context.get(context, Mock.StoredRef))
   const fiber = yield* Connector.run((one) => Effect.sync(() => applied.push(one))).pipe(
     Effect.provideContext(context),
@@ -124,8 +125,9 @@ export const start = Effect.fnUntraced(function* (
         return [lines.slice(at + 1, end === -1 ? lines.length : end + 1)]
       })
     },
-    append: (...messages) => Effect.asVoid(partition.append(log(...messages))),
-    fail: (error) => partition.fail(error),
+    append: (...messages) => Effect.asVoid(records.append(log(...messages))),
+    trim: (offset) => Effect.asVoid(records.trim(offset)),
+    fail: (error) => records.fail(error),
     until,
     settle,
     stopped: stoppedWith(fiber),

@@ -337,6 +337,23 @@ describe("Connector's proof of place", () => {
     })
   )
 
+  it.effect("names the gap when retention is at work during the start", () =>
+    Effect.gen(function* () {
+      let running: Pipeline.Pipeline | undefined
+      const pipeline = yield* Pipeline.start({
+        stored: before,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2)),
+        answer: ({ text }) => {
+          if (running !== undefined && text.startsWith("SELECT set_config(")) Effect.runSync(running.trim(5))
+          return undefined
+        }
+      })
+      running = pipeline
+      yield* pipeline.stopped({ _tag: "RetentionGap", needed: 3, available: 5 })
+      assert.deepStrictEqual(pipeline.transactions(), [])
+    })
+  )
+
   it.effect("names the gap when retention has begun before the first start", () =>
     Effect.gen(function* () {
       const pipeline = yield* Pipeline.start({ firstOffset: 4, log: Pipeline.log(transaction(2, 2)) })
@@ -454,6 +471,26 @@ describe("Connector's groups", () => {
     })
   )
 
+  it.effect("adds what has come meanwhile to what a full group left over", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2), transaction(3, 3)),
+        config: { group: { transactions: 2 } },
+        answer: ({ text }) => (text.startsWith("INSERT") ? { delay: "1 second" } : undefined)
+      })
+      yield* pipeline.settle
+      yield* pipeline.append(transaction(4, 4))
+      yield* pipeline.settle
+      yield* TestClock.adjust("2 seconds")
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1, 2), "COMMIT"],
+        [insertOf(3, 4), "COMMIT"]
+      ])
+    })
+  )
+
   it.effect("finishes the group in hand before it ends, and gives the lock back", () =>
     Effect.gen(function* () {
       const pipeline = yield* Pipeline.start({
@@ -496,6 +533,20 @@ describe("Connector's take-over", () => {
         pipeline.logged[1],
         "Info: Taking over from the original connector: learning the relations up to offset 3"
       )
+    })
+  )
+
+  it.effect("does not put back what it learned once the stream has said something else", () =>
+    Effect.gen(function* () {
+      const full = relationOf({ replicaIdentity: "Full" })
+      const pipeline = yield* Pipeline.start({
+        stored: left(3),
+        log: Pipeline.log(begin(1), relation(pet), row(1, "n1"), commit(1)),
+        config: { group: { transactions: 1 } }
+      })
+      yield* pipeline.append(transaction(2, 2), begin(3), relation(full), commit(3), transaction(4, 4))
+      yield* pipeline.until(() => pipeline.applied.length === 3)
+      assert.deepStrictEqual((yield* pipeline.stored).catalogue.relations, [{ relation: full, offset: offset(8) }])
     })
   )
 

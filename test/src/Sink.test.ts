@@ -156,23 +156,46 @@ describe("Sink", () => {
     })
   )
 
-  it.effect("forgets what it learned of a target whose shape did not fit", () =>
+  it.effect("reads the catalog again when a statement fails, because the table may have been altered", () =>
     Effect.gen(function* () {
-      let isRefused = true
+      for (const sqlState of ["23502", "42883", "22P02"]) {
+        let isRefused = true
+        const pipeline = yield* Pipeline.start({
+          stored: known,
+          log: Pipeline.log(begin(1), added(1), commit(1)),
+          answer: ({ text }) => {
+            if (!text.startsWith("INSERT") || !isRefused) return undefined
+            isRefused = false
+            return { sqlState }
+          }
+        })
+        yield* pipeline.until(() => pipeline.applied.length === 1)
+        assert.deepStrictEqual(
+          pipeline.transactions().map(([first]) => first),
+          ["catalog", "catalog"]
+        )
+      }
+    })
+  )
+
+  it.effect("finds the transaction that a constraint refuses only at its end", () =>
+    Effect.gen(function* () {
+      let isDoubtful = false
       const pipeline = yield* Pipeline.start({
         stored: known,
-        log: Pipeline.log(begin(1), added(1), commit(1)),
-        answer: ({ text }) => {
-          if (!text.startsWith("INSERT") || !isRefused) return undefined
-          isRefused = false
-          return { sqlState: "23502" }
+        log: Pipeline.log(begin(1), added(1), commit(1), begin(2), added(2), commit(2), begin(3), added(3), commit(3)),
+        answer: ({ params, text }) => {
+          if (text === "BEGIN") isDoubtful = false
+          if (text.startsWith("INSERT")) isDoubtful ||= params.join().includes("n2")
+          return text === "COMMIT" && isDoubtful ? { sqlState: "23503" } : undefined
         }
       })
-      yield* pipeline.until(() => pipeline.applied.length === 1)
-      assert.deepStrictEqual(
-        pipeline.transactions().map(([first]) => first),
-        ["catalog", "catalog"]
+      const error = yield* pipeline.stopped({ _tag: "ApplyFailed", offset: offset(5), commitLsn: lsn(2) })
+      assert.strictEqual(
+        error.message,
+        "the whole transaction, offset 5, transaction 0/2: foreign key violation (SQLSTATE 23503)"
       )
+      assert.strictEqual((yield* pipeline.position)?.offset, 2)
     })
   )
 
@@ -408,6 +431,22 @@ describe("Sink's large transactions", () => {
       assert.deepInclude(pipeline.applied[1], { transactions: 1, changes: 5, records: 7, statements: 3 })
       assert.deepInclude(pipeline.applied[1].position, { offset: offset(9), commitLsn: lsn(2) })
       assert.strictEqual((yield* pipeline.position)?.offset, 12)
+    })
+  )
+
+  it.effect("keep what the stream said of shapes in any of their parts", () =>
+    Effect.gen(function* () {
+      const full = relationOf({ replicaIdentity: "Full" })
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config,
+        log: Pipeline.log(begin(1), type(20_001, "mood"), wide(1, 2), relation(full), wide(3, 4, 5), commit(1))
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual((yield* pipeline.stored).catalogue, {
+        relations: [{ relation: full, offset: offset(4) }],
+        types: [{ id: 20_001, name: "mood", offset: offset(1) }]
+      })
     })
   )
 
