@@ -418,25 +418,24 @@ describe("Assembler", () => {
       [...places.slice(0, to), ...places.slice(from, to), ...places.slice(to)].map(([message, walStart], at) =>
         Events.recordOf(at, Events.eventJson(message, walStart))
       )
-    const assembler = () => new Assembler(defaults)
 
     it("takes a transaction whose rows share places and skip none", () => {
-      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(6, 6))), ["1", "2", "3"])
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(6, 6))), ["1", "2", "3"])
     })
 
     it("skips a batch of whole transactions, and starts anew at a repeated Begin", () => {
-      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(0, 6))), ["1", "2", "3"])
-      assert.deepStrictEqual(insertedIds(push(assembler(), repeating(0, 3))), ["1", "2", "3"])
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(0, 6))), ["1", "2", "3"])
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(0, 3))), ["1", "2", "3"])
     })
 
     it("stops at the first row that goes back within its transaction", () => {
-      const error = thrownBy(() => push(assembler(), repeating(2, 5)))
+      const error = thrownBy(() => push(new Assembler(defaults), repeating(2, 5)))
       assert.instanceOf(error, RecordsRepeated)
       assert.deepInclude({ ...error }, { offset: 5, commitLsn: "0/12C" })
     })
 
     it("stops at a row that comes again behind its Commit", () => {
-      const error = thrownBy(() => push(assembler(), repeating(4, 6)))
+      const error = thrownBy(() => push(new Assembler(defaults), repeating(4, 6)))
       assert.instanceOf(error, RecordsRepeated)
       assert.deepInclude({ ...error }, { offset: 6, commitLsn: undefined })
     })
