@@ -350,6 +350,7 @@ describe("Connector's proof of place", () => {
       })
       running = pipeline
       yield* pipeline.stopped({ _tag: "RetentionGap", needed: 3, available: 5 })
+      assert.isFalse(pipeline.logged.some((message) => message.startsWith("Warn")))
       assert.deepStrictEqual(pipeline.transactions(), [])
     })
   )
