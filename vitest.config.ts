@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config"
+import { fuzzTime } from "./test/fuzz.ts"
 
 export default defineConfig({
   test: {
@@ -8,7 +9,7 @@ export default defineConfig({
           name: "unit",
           include: ["test/**/*.test.ts"],
           exclude: ["test/**/*.integration.test.ts"],
-          testTimeout: 20_000
+          testTimeout: fuzzTime
         }
       },
       {

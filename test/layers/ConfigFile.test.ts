@@ -1,8 +1,10 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Result } from "effect"
+import * as fc from "fast-check"
 import * as ConfigFile from "../../layers/ConfigFile.ts"
 import * as ConnectorConfig from "../../src/ConnectorConfig.ts"
+import { fuzzRuns } from "../fuzz.ts"
 
 const variables = { MY_URL: "postgresql://role:s3cr3t@host/db", PASSWORD: "s3cr3t" }
 
@@ -243,4 +245,52 @@ parameters: { url: "\${{secrets.MY_URL}}" }
       assert.strictEqual(error.message, "/absent/connector.yaml: the configuration file cannot be read")
     }).pipe(Effect.provide(NodeFileSystem.layer))
   )
+
+  it("answers hostile files with a configuration or one message", () => {
+    const pieces = [
+      minimal,
+      "topic: orders",
+      "parameters:\n  url: postgresql://role:s3cr3t@host/db\n",
+      "  group:\n    rows: 10\n",
+      "  tables:\n    include: [public.*]\n",
+      "__proto__:\n  topic: x\n",
+      "constructor: {prototype: {topic: x}}\n",
+      "a: &a [*a]\n",
+      "? [x]\n: y\n",
+      "<<: *a\n",
+      "!!js/function 'x'\n",
+      "--- |\n",
+      "${{ secrets.PASSWORD }}",
+      "\u0000",
+      "\t- ",
+      "'",
+      '"',
+      "{",
+      "[",
+      ": ",
+      "\n"
+    ]
+    const hostile = fc
+      .tuple(
+        fc.array(fc.oneof(fc.constantFrom(...pieces), fc.string({ maxLength: 20 })), { maxLength: 8 }),
+        fc.nat(),
+        fc.nat(5)
+      )
+      .map(([parts, at, length]) => {
+        const text = parts.join("")
+        const from = text.length === 0 ? 0 : at % text.length
+        return text.slice(0, from) + text.slice(from + length)
+      })
+    fc.assert(
+      fc.property(hostile, (text) => {
+        const result = Effect.runSync(Effect.result(read(text)))
+        if (Result.isSuccess(result)) return
+        const { failure } = result
+        assert.instanceOf(failure, ConnectorConfig.ConnectorConfigError)
+        assert.notInclude(failure.message + failure.remedy, "s3cr3t")
+      }),
+      fuzzRuns(2500)
+    )
+    assert.isUndefined(({} as Record<string, unknown>)["topic"])
+  })
 })

@@ -5,6 +5,7 @@ import type { Relation } from "../../src/Relation.ts"
 import { type Route, route } from "../../src/Route.ts"
 import type { TargetTable } from "../../src/TargetTable.ts"
 import { relationOf } from "../events.ts"
+import { fuzzRuns } from "../fuzz.ts"
 import {
   arbitraryScenario,
   deleteOf,
@@ -126,7 +127,7 @@ describe("folding", () => {
   it("leaves what the replay in order leaves, or is given up", () => {
     let folded = 0
     let divergent = 0
-    const numRuns = 3_000
+    const { numRuns } = fuzzRuns(3_000)
     fc.assert(
       fc.property(arbitraryScenario, (scenario) => {
         const played = play(scenario)

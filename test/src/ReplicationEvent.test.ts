@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import { decode, EventDecodeError, FloatNull, type FloatNullPolicy } from "../../src/ReplicationEvent.ts"
 import * as Events from "../events.ts"
+import { fuzzRuns } from "../fuzz.ts"
 
 const decodeJson = (json: string, floatNull: FloatNullPolicy = "halt") =>
   decode(Events.recordOf(17, json), { floatNull })
@@ -457,7 +458,7 @@ describe("decode", () => {
           for (const [at, byte] of changes) bytes[at % bytes.length] = byte
           assert.isTrue(isTyped(bytes))
         }),
-        { numRuns: 3000 }
+        fuzzRuns(3000)
       )
     })
 
@@ -472,7 +473,7 @@ describe("decode", () => {
           ]
           assert.isTrue(isTyped(new Uint8Array(cut)))
         }),
-        { numRuns: 3000 }
+        fuzzRuns(3000)
       )
     })
 
@@ -484,7 +485,7 @@ describe("decode", () => {
           )
           assert.isAtMost(error.position, bytes.length)
         }),
-        { numRuns: 1000 }
+        fuzzRuns(1000)
       )
     })
   })

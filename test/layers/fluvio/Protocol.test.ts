@@ -24,6 +24,7 @@ import {
   UpdateOffsets
 } from "../../../layers/fluvio/Protocol.ts"
 import { Reader } from "../../../layers/fluvio/Wire.ts"
+import { fuzzRuns } from "../../fuzz.ts"
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(/[\s|]/g, ""), "hex")
 
@@ -394,7 +395,7 @@ describe("messages", () => {
           refusesOrReads(() => decodeResponse(api, Buffer.from(bytes)))
           refusesOrReads(() => decodeRequest(api, new Reader(Buffer.from(bytes))))
         }),
-        { numRuns: 100 }
+        fuzzRuns(100)
       )
     })
 
@@ -406,7 +407,7 @@ describe("messages", () => {
           refusesOrReads(() => decodeResponse(api, frame))
           refusesOrReads(() => decodeResponse(api, frame.subarray(0, cut % frame.length)))
         }),
-        { numRuns: 100 }
+        fuzzRuns(100)
       )
     })
   }

@@ -13,6 +13,7 @@ import {
   type NewRecord,
   setBaseOffset
 } from "../../../layers/fluvio/RecordBatch.ts"
+import { fuzzRuns } from "../../fuzz.ts"
 
 const codecs: ReadonlyArray<Codec> = ["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -342,7 +343,10 @@ describe("codecs", () => {
 
 describe("bytes that mean nothing", () => {
   it("random ones", () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => refusesOrReads(Buffer.from(bytes))))
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => refusesOrReads(Buffer.from(bytes))),
+      fuzzRuns(500)
+    )
   })
 
   it("random bodies in a believable batch of every codec", () => {
@@ -350,7 +354,7 @@ describe("bytes that mean nothing", () => {
       fc.property(fc.nat(7), fc.uint8Array({ maxLength: 300 }), (codec, body) =>
         refusesOrReads(batchOf(codec, Buffer.from(body)))
       ),
-      { numRuns: 500 }
+      fuzzRuns(500)
     )
   })
 
@@ -377,7 +381,7 @@ describe("bytes that mean nothing", () => {
           refusesOrReads(reseal(batch))
         }
       ),
-      { numRuns: 1000 }
+      fuzzRuns(1500)
     )
   })
 })
