@@ -4,7 +4,7 @@
  * A group whose folded plan is given up is halved until the rest is small enough to be replayed change by change, and a
  * group that fails is halved until the transaction at fault is alone. So one odd transaction costs the others little.
  */
-import { Effect } from "effect"
+import { Effect, Predicate } from "effect"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type { FluvioError } from "./FluvioConsumer.ts"
 import type { Group } from "./Group.ts"
@@ -85,6 +85,8 @@ const reasonOf = (error: Sink.SinkError): Exclude<Quarantine.Reason, "follows"> 
       return undefined
   }
 }
+
+const isFinal = (error: unknown): boolean => Predicate.hasProperty(error, "isRetryable") && error.isRetryable === false
 
 export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
   const config = yield* ConnectorConfig
@@ -252,7 +254,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
   })
 
   const apply: Apply = {
-    apply: (group, more) => (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group))
+    apply: (group, more) =>
+      (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group)).pipe(
+        // Rows that another instance has applied meanwhile are refused for reasons that would stop this one for good.
+        Effect.tapError((error) => (isFinal(error) ? sink.stillOurs : Effect.void))
+      )
   }
   return apply
 })

@@ -14,7 +14,7 @@ import {
   OffsetStore,
   type OffsetStoreError,
   type Position,
-  type PositionConflict,
+  PositionConflict,
   type Stored,
   type StoredRelation,
   type StoredType
@@ -174,6 +174,8 @@ export interface Sink {
    * that a part whose fold is given up is replayed alone.
    */
   readonly parts: <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) => Run<Applied, SinkError | BrokenOff | E, R>
+  /** Fails when another instance has moved the position since: then a failure of ours may have no other reason. */
+  readonly stillOurs: Run<void, PositionConflict | OffsetStoreError>
   /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
   readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
 }
@@ -439,6 +441,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - started)
   })
 
-  const sink: Sink = { isReplica: session.isReplica, whole, parts, past }
+  const stillOurs: Sink["stillOurs"] = Effect.gen(function* () {
+    const { load } = yield* OffsetStore
+    const { position } = yield* load
+    const expected = Option.map(saved, ({ offset }) => offset)
+    if (Option.getOrUndefined(position)?.offset === Option.getOrUndefined(expected)) return
+    return yield* new PositionConflict({ topic: config.topic, partition: config.partition, expected })
+  })
+
+  const sink: Sink = { isReplica: session.isReplica, whole, parts, past, stillOurs }
   return sink
 })
