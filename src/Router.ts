@@ -26,7 +26,8 @@ export const describe = ({ commitLsn, offset, table }: Place & { readonly table:
 /** The target has no table for a relation, and none was created. */
 export class TableMissing extends Schema.TaggedError<TableMissing>()("TableMissing", place) {
   readonly isRetryable = false
-  readonly remedy = "create the table in the target, leave it out with `tables.exclude`, or set `schema-changes: full`"
+  readonly remedy =
+    "create the table in the target with the rows that it should have by now, or leave it out with `tables.exclude`; `schema-changes: full` creates tables when the stream describes them for the first time"
   override get message() {
     return `${describe(this)}: the target has no such table`
   }

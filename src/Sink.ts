@@ -157,9 +157,36 @@ class Tally {
   plan = 0
   execute = 0
 
-  add(other: Tally): void {
-    for (const key of Object.keys(other) as Array<Exclude<keyof Tally, "add">>) this[key] += other[key]
+  /** How many rows were passed over, by kind and table; private, so that it is none of the counts. */
+  readonly #conflicts = new Map<string, number>()
+
+  skip(kind: keyof typeof skipped, { route }: Statement, rows: number): void {
+    this[kind] += rows
+    this.#note(`${tableOf(route.relation)}: ${skipped[kind]}`, rows)
   }
+
+  add(other: Tally): void {
+    for (const key of Object.keys(other) as Array<Count>) this[key] += other[key]
+    for (const [conflict, rows] of other.#conflicts) this.#note(conflict, rows)
+  }
+
+  /** Told once they are committed: what is rolled back was not skipped. */
+  get told(): Effect.Effect<void> {
+    return Effect.forEach(this.#conflicts, ([conflict, rows]) => Effect.logWarning(`${conflict}: ${rows}`), {
+      discard: true
+    })
+  }
+
+  #note(conflict: string, rows: number): void {
+    this.#conflicts.set(conflict, (this.#conflicts.get(conflict) ?? 0) + rows)
+  }
+}
+
+type Count = { readonly [K in keyof Tally]: Tally[K] extends number ? K : never }[keyof Tally]
+
+const skipped = {
+  missingRows: "updates and deletes skipped, because the target does not have their row",
+  existingRows: "inserts skipped, because the target has their row already"
 }
 
 export type Run<A, E, R = never> = Effect.Effect<A, E, R | SqlClient.SqlClient | OffsetStore>
@@ -223,7 +250,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const touched = yield* execute(statement, commitLsn)
     if (statement.rows === undefined || touched === statement.rows) return
     if (statement.kind === "insert") {
-      tally.existingRows += 1
+      tally.skip("existingRows", statement, 1)
       return
     }
     const conflict = (kind: RowConflict["kind"]) =>
@@ -239,7 +266,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       yield* execute(statement.insert, commitLsn)
     } else if (config.missingRow === "halt" || (config.missingRow === "insert" && statement.kind === "update")) {
       return yield* conflict(statement.kind === "update" ? "update_missing" : "delete_missing")
-    } else tally.missingRows += 1
+    } else tally.skip("missingRows", statement, 1)
   })
 
   /** A set: whatever is not as expected is left to the exact plan. */
@@ -248,8 +275,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const lacking = (statement.rows ?? touched) - touched
     if (lacking === 0) return
     const isSkipped = lacking > 0 && statement.mayMiss
-    if (isSkipped && statement.kind === "insert") tally.existingRows += lacking
-    else if (isSkipped && config.missingRow === "skip") tally.missingRows += lacking
+    if (isSkipped && statement.kind === "insert") tally.skip("existingRows", statement, lacking)
+    else if (isSkipped && config.missingRow === "skip") tally.skip("missingRows", statement, lacking)
     else return yield* Effect.fail(new FoldGivenUp())
   })
 
@@ -380,6 +407,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       })
     ).pipe(Effect.mapError(refusedAt(end!)))
     if (mode === "in-order") tally.replays = 1
+    yield* tally.told
     return committed(group, position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
 
@@ -428,6 +456,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       SinkError | BrokenOff | E,
       R
     >
+    yield* tally.told
     return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - ready)
   })
 

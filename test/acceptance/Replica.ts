@@ -176,7 +176,13 @@ export class Replica extends Context.Service<
             )
           })
         const inbound = yield* Inbound.make({ url: source.url, publication: name, slot: name })
-        const capturing = yield* Effect.forkScoped(inbound.run(send))
+        const capturing = yield* inbound.run(send).pipe(
+          Effect.retry({
+            while: (error) => "isRetryable" in error && error.isRetryable,
+            schedule: Schedule.spaced("10 millis")
+          }),
+          Effect.forkScoped
+        )
 
         const run = (own: Settings) =>
           Connector.run((one) => Effect.sync(() => applied.push(one))).pipe(

@@ -1,0 +1,207 @@
+import { assert, layer } from "@effect/vitest"
+import { Effect } from "effect"
+import { SchemaRefused } from "../../src/SchemaChange.ts"
+import { ApplyFailed } from "../../src/Sink.ts"
+import { real, Replica, type Replication } from "./Replica.ts"
+
+/** Columns and their types, in order. */
+const columns = (table: string) => `
+  SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+  WHERE attrelid = '${table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`
+
+const kinds = (replica: Replication) => replica.applied.reduce((sum, { schemaChanges }) => sum + schemaChanges, 0)
+
+layer(Replica.layer, real)("Schema changes", (it) => {
+  it.effect("full: the target follows, in the middle of transactions and between rows", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source: `
+          CREATE TABLE t (id int PRIMARY KEY, a text, b int, c varchar(5));
+          CREATE TABLE moved (id int PRIMARY KEY, v text);
+          CREATE TABLE rekeyed (id int PRIMARY KEY, code text NOT NULL, v text)`
+      })
+      const check = Effect.gen(function* () {
+        for (const table of ["t", "rekeyed"]) {
+          yield* replica.same(columns(table))
+          yield* replica.same(`SELECT * FROM ${table} ORDER BY id`)
+        }
+      })
+      yield* replica.replicate(
+        "INSERT INTO t VALUES (1, 'a', 1, 'c'), (2, 'a', 2, 'c'); INSERT INTO moved VALUES (1, 'v'); INSERT INTO rekeyed VALUES (1, 'a', 'v'), (2, 'b', 'v')"
+      )
+      // In one transaction: each row is of the shape that the table had at its time.
+      yield* replica.replicate(
+        `INSERT INTO t VALUES (3, 'a', 3, 'c'); ALTER TABLE t ADD d timestamptz(2); INSERT INTO t VALUES (4, 'a', 4, 'c', '2024-01-01');
+         UPDATE t SET d = '2024-01-02' WHERE id < 3; ALTER TABLE t DROP a; DELETE FROM t WHERE id = 2; UPDATE t SET b = 10 WHERE id = 1;
+         ALTER TABLE t ALTER c TYPE varchar(10); INSERT INTO t VALUES (5, 5, '1234567890')`
+      )
+      yield* check
+      yield* replica.replicate(
+        "ALTER TABLE t RENAME b TO renamed; UPDATE t SET renamed = 7 WHERE id = 3",
+        "ALTER TABLE t ALTER renamed TYPE bigint; UPDATE t SET renamed = 5000000000 WHERE id = 4",
+        "ALTER TABLE t ALTER renamed TYPE text; UPDATE t SET renamed = 'text' WHERE id = 5",
+        "ALTER TABLE t ADD e int[], ADD f jsonb; UPDATE t SET e = '{1}', f = '{}'",
+        "ALTER TABLE rekeyed REPLICA IDENTITY FULL; UPDATE rekeyed SET v = 'full' WHERE id = 1",
+        "CREATE UNIQUE INDEX by_code ON rekeyed (code); ALTER TABLE rekeyed REPLICA IDENTITY USING INDEX by_code; UPDATE rekeyed SET v = 'index' WHERE id = 2; DELETE FROM rekeyed WHERE id = 1"
+      )
+      yield* check
+      yield* replica.replicate(
+        "ALTER TABLE moved RENAME TO renamed; INSERT INTO renamed VALUES (2, 'v')",
+        "CREATE SCHEMA elsewhere; ALTER TABLE renamed SET SCHEMA elsewhere; INSERT INTO elsewhere.renamed VALUES (3, 'v')",
+        "CREATE TABLE elsewhere.made (a int, b int, PRIMARY KEY (b, a)); INSERT INTO elsewhere.made VALUES (1, 2)",
+        "CREATE TABLE again (id int PRIMARY KEY); INSERT INTO again VALUES (1); DROP TABLE again; CREATE TABLE again (id int PRIMARY KEY, v text); INSERT INTO again VALUES (2, 'v')"
+      )
+      yield* replica.same("SELECT * FROM elsewhere.renamed ORDER BY id")
+      yield* replica.same("SELECT * FROM elsewhere.made")
+      assert.deepStrictEqual(
+        yield* replica.rows("SELECT to_regclass('public.moved'), to_regclass('public.renamed') AS other"),
+        [[null, null]]
+      )
+      // The dropped table's rows are not the stream's to delete; a table of its name goes on in its place.
+      assert.deepStrictEqual(yield* replica.rows("SELECT id FROM again ORDER BY id"), [["1"], ["2"]])
+      const before = kinds(replica)
+
+      // A source that starts again describes its tables again, which asks for nothing.
+      yield* replica.source.query(`
+        SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${replica.source.name}'`)
+      yield* replica.replicate(
+        "UPDATE t SET f = '[]'; UPDATE rekeyed SET v = 'again'; INSERT INTO elsewhere.made VALUES (3, 4)"
+      )
+      yield* check
+      yield* replica.restart()
+      yield* replica.replicate("UPDATE t SET f = '{}'")
+      yield* check
+      assert.strictEqual(kinds(replica), before)
+    })
+  )
+
+  it.effect("full: what the stream does not tell stops with the statements that may be run", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source: "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY, v int, w int)"
+      })
+      yield* replica.replicate("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 1, 2)")
+      const unclear = yield* replica.halt("ALTER TABLE t DROP a, ADD b text; INSERT INTO t VALUES (2, 'b')")
+      assert.instanceOf(unclear, SchemaRefused)
+      assert.deepStrictEqual(unclear.alternatives, [
+        ['ALTER TABLE "public"."t" RENAME COLUMN "a" TO "b"'],
+        ['ALTER TABLE "public"."t" DROP COLUMN "a"', 'ALTER TABLE "public"."t" ADD COLUMN "b" text']
+      ])
+      yield* replica.target.query(unclear.alternatives[1]!.join(";"))
+      yield* replica.restart()
+      yield* replica.caughtUp
+      yield* replica.same("SELECT * FROM t ORDER BY id")
+
+      const exchanged = yield* replica.halt(
+        "ALTER TABLE u RENAME v TO x; ALTER TABLE u RENAME w TO v; ALTER TABLE u RENAME x TO w; INSERT INTO u VALUES (2, 1, 2)"
+      )
+      assert.instanceOf(exchanged, SchemaRefused)
+      assert.include(exchanged.reason, "exchanged")
+      yield* replica.target.query(
+        "ALTER TABLE u RENAME v TO x; ALTER TABLE u RENAME w TO v; ALTER TABLE u RENAME x TO w"
+      )
+      yield* replica.restart({ "schema-changes": "none" })
+      yield* replica.caughtUp
+      yield* replica.same("SELECT id, v, w FROM u ORDER BY id")
+
+      yield* replica.restart()
+      // A cast that the target's values do not survive leaves everything as it was: the source's own is not in the stream.
+      const cast = yield* replica.halt("ALTER TABLE t ALTER b TYPE int USING length(b); INSERT INTO t VALUES (3, 3)")
+      assert.instanceOf(cast, ApplyFailed)
+      assert.strictEqual(cast.failure.sqlState, "22P02")
+      assert.deepStrictEqual(yield* replica.rows("SELECT id, b FROM t ORDER BY id"), [
+        ["1", null],
+        ["2", "b"]
+      ])
+      yield* replica.target.query("ALTER TABLE t ALTER b TYPE int USING length(b)")
+      yield* replica.restart()
+      yield* replica.caughtUp
+      yield* replica.same("SELECT * FROM t ORDER BY id")
+    })
+  )
+
+  it.effect("additive, validate and none", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source: "CREATE TABLE t (id int PRIMARY KEY, a int, b text)",
+        settings: { "schema-changes": "additive" }
+      })
+      yield* replica.replicate(
+        "INSERT INTO t VALUES (1, 1, 'b')",
+        "ALTER TABLE t ADD c text; INSERT INTO t VALUES (2, 2, 'b', 'c')",
+        "ALTER TABLE t RENAME b TO d; ALTER TABLE t ALTER a TYPE bigint; INSERT INTO t VALUES (3, 5000000000, 'd', 'c')"
+      )
+      yield* replica.same(columns("t"))
+      const narrower = yield* replica.halt(
+        "ALTER TABLE t ALTER a TYPE int USING 1; INSERT INTO t VALUES (4, 4, 'd', 'c')"
+      )
+      assert.instanceOf(narrower, SchemaRefused)
+      assert.include(narrower.remedy, 'ALTER COLUMN "a" TYPE integer')
+      yield* replica.target.query("ALTER TABLE t ALTER a TYPE int USING 1")
+      yield* replica.restart()
+      yield* replica.caughtUp
+      const dropped = yield* replica.halt("ALTER TABLE t DROP c; INSERT INTO t VALUES (5, 5, 'd')")
+      assert.instanceOf(dropped, SchemaRefused)
+      yield* replica.target.query(dropped.alternatives[0]!.join(";"))
+      yield* replica.restart({ "schema-changes": "validate" })
+      yield* replica.caughtUp
+      yield* replica.same("SELECT * FROM t ORDER BY id")
+
+      const added = yield* replica.halt("ALTER TABLE t ADD e int; INSERT INTO t VALUES (6, 6, 'd', 6)")
+      assert.instanceOf(added, SchemaRefused)
+      assert.deepStrictEqual(added.alternatives, [['ALTER TABLE "public"."t" ADD COLUMN "e" integer']])
+      yield* replica.target.query(added.alternatives[0]!.join(";"))
+      yield* replica.restart({ "schema-changes": "validate" })
+      yield* replica.caughtUp
+      const made = yield* replica.halt("CREATE TABLE made (id int PRIMARY KEY); INSERT INTO made VALUES (1)")
+      assert.instanceOf(made, SchemaRefused)
+
+      yield* replica.restart({ "schema-changes": "none" })
+      const missing = yield* replica.stopped
+      assert.strictEqual(missing._tag, "TableMissing")
+      yield* replica.target.query("CREATE TABLE made (id text PRIMARY KEY)")
+      yield* replica.restart({ "schema-changes": "none" })
+      yield* replica.caughtUp
+      // A column that the source has dropped is left as it is.
+      yield* replica.replicate("ALTER TABLE t DROP d; INSERT INTO t VALUES (7, 7, 7)")
+      assert.deepStrictEqual(yield* replica.rows("SELECT * FROM t WHERE id > 5 ORDER BY id"), [
+        ["6", "6", "d", "6"],
+        ["7", "7", null, "7"]
+      ])
+      const lacking = yield* replica.halt("ALTER TABLE t ADD f int; INSERT INTO t VALUES (8, 8, 8, 8)")
+      assert.instanceOf(lacking, SchemaRefused)
+      assert.include(lacking.reason, 'lacks "f"')
+    })
+  )
+
+  it.effect("types that the source has defined: by name, by the setting, or with the statement to run", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source:
+          "CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN code AS varchar(4); CREATE TABLE t (id int PRIMARY KEY, v int)",
+        target: "CREATE SCHEMA types; CREATE TYPE types.mood AS ENUM ('sad', 'happy')"
+      })
+      yield* replica.replicate(
+        "CREATE TABLE made (id int PRIMARY KEY, m mood, ms mood[]); INSERT INTO made VALUES (1, 'sad', '{happy,NULL}')"
+      )
+      yield* replica.same("SELECT * FROM made")
+      const unknown = yield* replica.halt(
+        "CREATE TYPE shade AS ENUM ('light'); ALTER TABLE t ADD s shade; INSERT INTO t VALUES (1, 1, 'light')"
+      )
+      assert.instanceOf(unknown, SchemaRefused)
+      assert.include(unknown.message, "it has no type with the name shade")
+      assert.include(unknown.remedy, "`types.shade`")
+      yield* replica.restart({ types: { shade: "text" } })
+      yield* replica.caughtUp
+      assert.deepStrictEqual(yield* replica.rows("SELECT * FROM t"), [["1", "1", "light"]])
+      yield* replica.target.query("CREATE TYPE shade AS ENUM ('light')")
+      yield* replica.restart()
+      yield* replica.replicate(
+        "ALTER TABLE t ADD s2 shade; INSERT INTO t VALUES (2, 2, 'light', 'light'); ALTER TABLE made ADD c code; UPDATE made SET c = 'code'"
+      )
+      yield* replica.same("SELECT * FROM t ORDER BY id")
+      // The stream names a domain by the type underneath.
+      assert.deepStrictEqual((yield* replica.rows(columns("made"))).at(-1)?.[0], "c")
+    })
+  )
+})
