@@ -20,7 +20,7 @@ import {
 export interface DemoOptions {
   /** Print the result as one JSON document. */
   readonly json: boolean
-  /** Go on, with a page to watch and to play with, until it is stopped. */
+  /** Keep it running, for somebody who wants to type SQL, until it is stopped. */
   readonly serve: boolean
   readonly driver: "wire" | "client"
 }
@@ -137,7 +137,7 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
       "demo",
       {
         json: Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withDefault(false)),
-        serve: Flag.Boolean("serve").pipe(Flag.withDescription("Go on and show it on a page"), Flag.withDefault(false)),
+        serve: Flag.Boolean("serve").pipe(Flag.withDescription("Keep it running, and print both connection strings"), Flag.withDefault(false)),
         driver: Flag.Literals("driver", ["wire", "client"]).pipe(
           Flag.withDescription("How Fluvio is read"),
           Flag.withDefault("wire")
