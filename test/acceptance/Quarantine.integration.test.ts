@@ -219,15 +219,23 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       ])
       assert.deepStrictEqual(yield* replica.rows("SELECT count(*) FROM other"), [["9"]])
 
+      // A table that is renamed meanwhile takes what is held along.
+      yield* replica.replicate(
+        "ALTER TABLE t RENAME TO renamed; INSERT INTO renamed VALUES (100, 'v')",
+        "UPDATE renamed SET v = 'later' WHERE id = 2"
+      )
+      assert.deepStrictEqual((yield* held(replica)).slice(16), ["follows", "follows"])
+      assert.deepStrictEqual(yield* replica.rows("SELECT v FROM t WHERE id = 2"), [["two"]])
+
       // What an operator has resolved holds nothing back from the next start on.
       yield* replica.stop
       yield* replica.target.query(`
         UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE tables && '{public.whole}';
         TRUNCATE whole`)
       yield* replica.restart()
-      yield* replica.replicate("INSERT INTO whole VALUES (4, 'v')", "UPDATE t SET v = 'still' WHERE id = 1")
+      yield* replica.replicate("INSERT INTO whole VALUES (4, 'v')", "UPDATE renamed SET v = 'still' WHERE id = 1")
       assert.deepStrictEqual(yield* replica.rows("SELECT id FROM whole"), [["4"]])
-      assert.deepStrictEqual((yield* held(replica)).slice(16), ["follows"])
+      assert.deepStrictEqual((yield* held(replica)).slice(18), ["follows"])
     })
   )
 

@@ -133,7 +133,7 @@ export class Replica extends Context.Service<
   static readonly layer = Layer.effect(
     Replica,
     Effect.gen(function* () {
-      const settings = { max_replication_slots: 100, max_wal_senders: 100 }
+      const settings = { max_replication_slots: 100, max_wal_senders: 100, max_prepared_transactions: 10 }
       const [sourceServer, targetServer] = yield* Effect.all([Postgres.make({ settings }), Postgres.make()], {
         concurrency: 2
       })
