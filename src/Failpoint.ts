@@ -7,6 +7,7 @@ export const names = [
   "before first statement",
   "after statement",
   "after schema change",
+  "after quarantine write",
   "before position",
   "before commit",
   "after commit"

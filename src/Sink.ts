@@ -465,7 +465,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const position = positionAt(end)
     for (const change of piece.changes) if (change.type === "type") types.set(change.id, change.name)
     const started = yield* Clock.currentTimeMillis
-    yield* transaction(Effect.andThen(hold, save(position, catalogueOf(piece.changes))))
+    const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
+    yield* transaction(Effect.andThen(written, save(position, catalogueOf(piece.changes))))
     tally.quarantined = 1
     return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - started)
   })
