@@ -137,7 +137,10 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
       "demo",
       {
         json: Flag.Boolean("json").pipe(Flag.withDescription("Print the result as JSON"), Flag.withDefault(false)),
-        serve: Flag.Boolean("serve").pipe(Flag.withDescription("Keep it running, and print both connection strings"), Flag.withDefault(false)),
+        serve: Flag.Boolean("serve").pipe(
+          Flag.withDescription("Keep it running, and print both connection strings"),
+          Flag.withDefault(false)
+        ),
         driver: Flag.Literals("driver", ["wire", "client"]).pipe(
           Flag.withDescription("How Fluvio is read"),
           Flag.withDefault("wire")
