@@ -81,7 +81,10 @@ const maxUint64 = 2n ** 64n - 1n
 
 // A byte order mark is kept and then refused, as JSON does.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-const empty = new Uint8Array(0)
+const empty = Buffer.alloc(0)
+
+/** From this length on V8 makes a slice a view of the whole string instead of a copy. */
+const shortestView = 13
 
 /** Holds the bytes of byte arrays of ordinary size; a larger one gets its own, so that none is kept. */
 const scratch = new Uint8Array(4096)
@@ -92,7 +95,7 @@ export class JsonReader {
   /** The element of an array at `path`, or -1. */
   index = -1
 
-  private bytes: Uint8Array = empty
+  private bytes: Buffer = empty
   private text = ""
   private end = 0
   private pos = 0
@@ -106,7 +109,7 @@ export class JsonReader {
   private isNegative = false
 
   load(bytes: Uint8Array): void {
-    this.bytes = bytes
+    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
     this.end = bytes.length
     this.pos = 0
     this.shift = 0
@@ -230,6 +233,8 @@ export class JsonReader {
       const byte = bytes[pos]!
       if (byte === Quote) {
         this.pos = pos + 1
+        // A slice this long would keep the whole document in memory; a copy costs less than what that does.
+        if (pos - start >= shortestView) return bytes.toString("latin1", start, pos)
         return this.text.slice(start - this.shift, pos - this.shift)
       }
       if (byte === Backslash || byte < 0x20 || byte > 0x7f) break
