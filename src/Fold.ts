@@ -55,16 +55,23 @@ export const identityOf = (change: UpdateChange | DeleteChange): Tuple | null =>
   change.oldTuple ?? change.keyTuple ?? (change.type === "update" ? change.newTuple : null)
 
 /** The cells of an inserted row. */
-export const rowOf = (route: Route, tuple: Tuple): Array<Cell> => route.columns.map(({ index }) => tuple[index])
+export const rowOf = (route: Route, tuple: Tuple): Row =>
+  route.isWhole ? tuple : route.columns.map(({ index }) => tuple[index])
 
 /** The cells of an updated row: what the source left out is taken from the old row, as far as it was sent. */
-export const updatedRowOf = (route: Route, { keyTuple, newTuple, oldTuple }: UpdateChange): Array<Cell> =>
-  route.columns.map(({ index }, place) => {
+export const updatedRowOf = (route: Route, { keyTuple, newTuple, oldTuple }: UpdateChange): Row => {
+  if (route.isWhole && !newTuple.includes(undefined)) return newTuple
+  return route.columns.map(({ index }, place) => {
     const cell = newTuple[index]
     if (cell !== undefined) return cell
     if (oldTuple !== null) return oldTuple[index]
     return keyTuple !== null && route.key.includes(place) ? keyTuple[index] : undefined
   })
+}
+
+/** A row with what it leaves out taken from what was known before. */
+const completed = (row: Row, known: Row): Row =>
+  row.includes(undefined) ? row.map((cell, place) => (cell === undefined ? known[place] : cell)) : row
 
 /** The net change of one row. */
 interface Entry {
@@ -72,7 +79,7 @@ interface Entry {
   /** The key under which the target holds the row before the run; `undefined` if the run inserts it. */
   readonly origin: Key | undefined
   /** What is known of the row; `undefined` cells keep their value in the target. */
-  row: Array<Cell>
+  row: Row
   /** The row's key after the changes so far; `undefined` once it is deleted. */
   key: string | undefined
   isKeyChanged: boolean
@@ -155,10 +162,8 @@ class KeyedLane {
       return true
     }
     if (!this.isUpdatable) return false
-    const row = updatedRowOf(route, change)
-    if (known !== undefined) {
-      for (let place = 0; place < known.row.length; place++) if (row[place] === undefined) row[place] = known.row[place]
-    }
+    const sent = updatedRowOf(route, change)
+    const row = known === undefined ? sent : completed(sent, known.row)
     const key = keyText(route, (place) => row[place])
     if (key === undefined || (key !== old && !this.mayMove(key, known))) return false
     const entry = entryOf()
