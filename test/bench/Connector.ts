@@ -50,7 +50,7 @@ export interface ConnectorProcess {
 
 const entry = fileURLToPath(new URL("ConnectorProcess.ts", import.meta.url))
 
-/** The process is killed with the scope, if it has not ended. */
+/** The scope ends with the process, which is killed unless it has reported and ends by itself. */
 export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, never, Scope.Scope> =>
   Effect.gen(function* () {
     const begun = yield* Deferred.make<bigint, BenchmarkFailed>()
@@ -74,7 +74,7 @@ export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, neve
       }),
       ({ child, gone }) =>
         Effect.promise(() => {
-          child.kill("SIGKILL")
+          if (!Deferred.isDoneUnsafe(report)) child.kill("SIGKILL")
           return gone
         })
     )
