@@ -173,6 +173,11 @@ const system: { readonly [code: string]: Condition } = {
   EHOSTUNREACH: { name: "the target's host cannot be reached", class: "connection" },
   ENETUNREACH: { name: "the target's network cannot be reached", class: "connection" },
   ENOENT: { name: "the target's socket does not exist", class: "connection" },
+  EMFILE: {
+    name: "this process may open no more files",
+    class: "resource",
+    remedy: "raise the connector's limit of open files (ulimit -n); it tries again"
+  },
   CERT_HAS_EXPIRED: { name: "the target's certificate has expired", class: "tls" },
   CERT_NOT_YET_VALID: { name: "the target's certificate is not valid yet", class: "tls" },
   ERR_TLS_CERT_ALTNAME_INVALID: { name: "the target's certificate is for another host", class: "tls" }

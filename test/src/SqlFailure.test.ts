@@ -46,6 +46,7 @@ describe("SqlFailure", () => {
     }
     for (const [code, kind, isRetryable] of [
       ["ECONNREFUSED", "connection", true],
+      ["EMFILE", "resource", true],
       ["EPIPE", "connection", true],
       ["ENOTFOUND", "connection", true],
       ["CERT_HAS_EXPIRED", "tls", false],
