@@ -33,6 +33,8 @@ export interface ConnectorProcess {
   readonly start: Effect.Effect<void>
   /** Ends it with a signal, SIGTERM by default, and does not start it again. How it ended; `undefined` if it did not run. */
   stop(signal?: NodeJS.Signals): Effect.Effect<End | undefined>
+  /** Of the process that runs now, if any. */
+  readonly pid: Effect.Effect<number | undefined>
   /** To the process that runs now, if any. */
   signal(name: NodeJS.Signals): Effect.Effect<void>
   /** Kills the process that runs now and starts the next one with a failpoint. Succeeds when the next one ends. */
@@ -155,6 +157,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
     name,
     start,
     stop,
+    pid: Effect.sync(() => running?.pid),
     signal: (signal) => Effect.sync(() => void running?.kill(signal)),
     restartWith: (armed) =>
       Effect.gen(function* () {

@@ -3,6 +3,8 @@
  * what the connector makes of it is not judged here but by the oracle, except where it has to *end* in a certain way.
  */
 import { Data, Effect, Random } from "effect"
+import { execFile } from "node:child_process"
+import { promisify } from "node:util"
 import { errorOf } from "../../layers/fluvio/Protocol.ts"
 import { names } from "../../src/Failpoint.ts"
 import { connect } from "../postgres.ts"
@@ -61,7 +63,11 @@ const endsInOrder = (connector: ConnectorProcess, end: Effect.Effect<End | undef
     )
   )
 
-const connectorFaults = ({ first, second, target }: Harness): ReadonlyArray<Fault> => {
+/** How many files the process may have open; what is open stays so. */
+const limitFiles = (pid: number | undefined, count: number) =>
+  Effect.tryPromise(() => promisify(execFile)("prlimit", ["--pid", String(pid), `--nofile=${count}:`]))
+
+const connectorFaults = ({ first, network, second, target }: Harness): ReadonlyArray<Fault> => {
   const sessions = (name: string, condition = "true") =>
     Effect.map(
       target.database.query(`
@@ -133,6 +139,18 @@ const connectorFaults = ({ first, second, target }: Harness): ReadonlyArray<Faul
             Effect.ensuring(first.signal("SIGCONT")),
             Effect.andThen(pause(200, 1500))
           )
+      )
+    },
+    {
+      name: "out of file descriptors",
+      inject: Effect.flatMap(first.pid, (pid) =>
+        during(
+          Effect.all([limitFiles(pid, 3), network.toTarget.cut, ...network.toSpus.map(({ cut }) => cut)]),
+          // It may have ended meanwhile, and with it the limit.
+          Effect.ignore(limitFiles(pid, 1024)),
+          300,
+          2000
+        )
       )
     },
     { name: "started twice", inject: withSecond(pause(800, 2500)) }

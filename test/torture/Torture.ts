@@ -10,6 +10,8 @@ import * as Load from "./Load.ts"
 export interface TortureOptions {
   readonly seed: number
   readonly minutes: number
+  /** Injects no other faults than those whose class and name hold this text: to look into one of them. */
+  readonly only?: string
   /** Told of each line of the connectors' logs. */
   readonly onLine?: (line: string) => void
 }
@@ -108,13 +110,13 @@ const readInvariant = Effect.fnUntraced(function* ({ target }: Harness.Harness, 
 const lane = Effect.fnUntraced(function* (
   harness: Harness.Harness,
   faultClass: FaultClass,
-  seed: number,
+  { only = "", seed }: TortureOptions,
   tally: Tally,
   millis: number
 ) {
-  const faults = faultsOf(harness)[faultClass]
+  const faults = faultsOf(harness)[faultClass].filter(({ name }) => `${faultClass}: ${name}`.includes(only))
   const until = performance.now() + millis
-  while (performance.now() < until) {
+  while (faults.length > 0 && performance.now() < until) {
     const number = tally.nextFault[faultClass]++
     const round = Math.floor(number / faults.length)
     const order = yield* Random.shuffle(faults).pipe(Random.withSeed(`${seed}/${faultClass}/${round}`))
@@ -180,7 +182,8 @@ const unexpectedEnds = (connector: ConnectorProcess) =>
       .map(({ code, message }) => `${connector.name} ended with code ${code}: ${message ?? "without a word"}`)
   )
 
-export const run = Effect.fn("Torture.run")(function* ({ minutes, onLine = () => {}, seed }: TortureOptions) {
+export const run = Effect.fn("Torture.run")(function* (options: TortureOptions) {
+  const { minutes, onLine = () => {}, seed } = options
   const harness = yield* Harness.make(seed, onLine)
   const tally = new Tally()
   const { feed, first, load, second } = harness
@@ -194,7 +197,7 @@ export const run = Effect.fn("Torture.run")(function* ({ minutes, onLine = () =>
       for (let round = 0; round < rounds && !isBroken(tally); round++) {
         yield* load.resume
         const millis = (minutes * 60_000) / rounds
-        yield* Effect.forEach(faultClasses, (faultClass) => lane(harness, faultClass, seed, tally, millis), {
+        yield* Effect.forEach(faultClasses, (faultClass) => lane(harness, faultClass, options, tally, millis), {
           concurrency: faultClasses.length,
           discard: true
         })

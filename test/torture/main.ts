@@ -38,14 +38,19 @@ const torture = Command.make(
   {
     seed: Flag.Int("seed").pipe(Flag.withDescription("Decides faults and workload; random by default"), Flag.optional),
     minutes: Flag.Finite("minutes").pipe(Flag.withDescription("How long faults go on"), Flag.withDefault(5)),
+    only: Flag.String("only").pipe(
+      Flag.withDescription("Only faults whose `class: name` holds this text"),
+      Flag.withDefault("")
+    ),
     log: Flag.String("log").pipe(Flag.withDescription("File that the connectors' logs are appended to"), Flag.optional),
     json: Flag.Boolean("json").pipe(Flag.withDescription("End with a line of JSON"), Flag.withDefault(false))
   },
-  Effect.fnUntraced(function* ({ json, log, minutes, seed }) {
+  Effect.fnUntraced(function* ({ json, log, minutes, only, seed }) {
     const now = yield* Clock.currentTimeMillis
     const report = yield* Torture.run({
       seed: Option.getOrElse(seed, () => now % 1_000_000),
       minutes,
+      only,
       ...(Option.isSome(log) ? { onLine: (line: string) => appendFileSync(log.value, `${line}\n`) } : {})
     })
     yield* print(report)
