@@ -202,7 +202,7 @@ export const run = Effect.fn("Torture.run")(function* (options: TortureOptions) 
           discard: true
         })
         yield* settle(harness, tally)
-        yield* Effect.logDebug(`round ${round + 1} of ${rounds} is over`)
+        yield* Effect.logInfo(`round ${round + 1} of ${rounds} is over`)
       }
     }),
     load.broken
