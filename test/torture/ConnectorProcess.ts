@@ -33,7 +33,7 @@ export interface ConnectorProcess {
   readonly start: Effect.Effect<void>
   /** Ends it with a signal, SIGTERM by default, and does not start it again. How it ended; `undefined` if it did not run. */
   stop(signal?: NodeJS.Signals): Effect.Effect<End | undefined>
-  /** Of the process that runs now, if any. */
+  /** Of the process that runs now, once it has begun to work, which its first words tell. */
   readonly pid: Effect.Effect<number | undefined>
   /** To the process that runs now, if any. */
   signal(name: NodeJS.Signals): Effect.Effect<void>
@@ -70,6 +70,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
   const lines: Array<string> = []
   let next = Deferred.makeUnsafe<End>()
   let running: ChildProcess | undefined
+  let workingPid: number | undefined
   let failpoint: Failpoint.Armed | undefined
   let supervisor: Fiber.Fiber<void> | undefined
 
@@ -109,6 +110,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
     let message: string | undefined
     createInterface({ input: child.stderr }).on("line", (line) => {
       note(line)
+      workingPid = child.pid
       if (isFailure(line)) message = line
     })
     child.once("close", (code, signal) => {
@@ -118,6 +120,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
       const ended = { code, signal, message }
       ends.push(ended)
       running = undefined
+      workingPid = undefined
       const end = next
       next = Deferred.makeUnsafe<End>()
       Deferred.doneUnsafe(end, Effect.succeed(ended))
@@ -157,7 +160,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
     name,
     start,
     stop,
-    pid: Effect.sync(() => running?.pid),
+    pid: Effect.sync(() => workingPid),
     signal: (signal) => Effect.sync(() => void running?.kill(signal)),
     restartWith: (armed) =>
       Effect.gen(function* () {
