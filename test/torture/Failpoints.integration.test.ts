@@ -10,12 +10,13 @@ import { until } from "./Harness.ts"
 
 const place = { topic: "pets", partition: 0 }
 
+const row = (key: number, text = `pet ${key}`) => [events.int4(key), events.text(text)]
+
 /** A table that is created and grows, a row of it that is updated, and in the end one that no target takes. */
 const historyOf = (name: string, id: number) => {
   const born = { name: "born", isKey: false, typeId: 1082, typeModifier: -1 }
   const first = events.relationOf({ id, name })
   const grown = { ...first, columns: [...first.columns, born] }
-  const row = (key: number, text = `pet ${key}`) => [events.int4(key), events.text(text)]
   return [
     [events.relation(first), events.insert(id, row(1)), events.insert(id, row(2))],
     [events.update(id, row(1, "old pet"))],
