@@ -133,4 +133,48 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
       })
     })
   )
+
+  it.effect("shows neither the password nor a value of a row, whatever fails and however much it logs", () =>
+    Effect.gen(function* () {
+      const broker = yield* Broker.make()
+      const pet = (id: number, name: string) => events.insert(16_385, [events.int4(id), events.text(name)])
+      const whole = (id: number, name: string) => [events.begin(1000 + id), pet(id, name), events.commit(1000 + id)]
+      const messages = [
+        [events.begin(1000), events.relation(events.relationOf()), pet(0, "s3cret-fine"), events.commit(1000)],
+        whole(1, "s3cret-refused"),
+        whole(2, "s3cret-and-much-too-long"),
+        whole(3, "s3cret-fine")
+      ]
+      const records = [
+        ...messages.flatMap((transaction) => events.records(0, transaction).map(({ value }) => ({ value }))),
+        { value: new TextEncoder().encode(`{"wal_start":"s3cret-garbage`) }
+      ]
+      for (const policy of ["quarantine", "halt"] as const) {
+        const database = yield* TestPostgres.database
+        yield* database.query(
+          "CREATE TABLE pets (id int PRIMARY KEY, name varchar(14) CHECK (name <> 's3cret-refused'))"
+        )
+        yield* broker.createTopic(policy)
+        yield* broker.append({ topic: policy, partition: 0 }, records)
+        const connector = yield* start(
+          [
+            ...[entry, "run", "--topic", policy, "--endpoint", broker.endpoint],
+            ...["--on-error", policy, "--log-level", "all"]
+          ],
+          { FLUVIO_PG_DATABASE_URL: Redacted.value(database.url) }
+        )
+        if (policy === "quarantine") {
+          // The garbage may be the Begin of more to come, so it is held back; everything before it is dealt with.
+          yield* eventually(database.query("SELECT name FROM pets"), (rows) => rows.length === 2)
+          assert.lengthOf(yield* database.query("SELECT FROM fluvio.quarantine"), 2)
+          yield* connector.signal("SIGTERM")
+        }
+        const { code, err, out } = yield* connector.ended
+        assert.strictEqual(code, policy === "halt" ? 1 : 0, err)
+        assert.include(err, policy === "halt" ? "check violation" : "Set aside the transaction")
+        assert.notInclude(out + err, "s3cret")
+        assert.notInclude(out + err, new URL(Redacted.value(database.url)).password)
+      }
+    })
+  )
 })
