@@ -63,6 +63,9 @@ const transaction = (id: number) => [
   events.commit(1000 + id)
 ]
 
+const pet = (id: number, name: string) => events.insert(16_385, [events.int4(id), events.text(name)])
+const whole = (id: number, name: string) => [events.begin(1000 + id), pet(id, name), events.commit(1000 + id)]
+
 layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
   it.effect("applies what is in the topic, and ends with 0 and its position saved when it is told to stop", () =>
     Effect.gen(function* () {
@@ -137,8 +140,6 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
   it.effect("shows neither the password nor a value of a row, whatever fails and however much it logs", () =>
     Effect.gen(function* () {
       const broker = yield* Broker.make()
-      const pet = (id: number, name: string) => events.insert(16_385, [events.int4(id), events.text(name)])
-      const whole = (id: number, name: string) => [events.begin(1000 + id), pet(id, name), events.commit(1000 + id)]
       const messages = [
         [events.begin(1000), events.relation(events.relationOf()), pet(0, "s3cret-fine"), events.commit(1000)],
         whole(1, "s3cret-refused"),
@@ -157,10 +158,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
         yield* broker.createTopic(policy)
         yield* broker.append({ topic: policy, partition: 0 }, records)
         const connector = yield* start(
-          [
-            ...[entry, "run", "--topic", policy, "--endpoint", broker.endpoint],
-            ...["--on-error", policy, "--log-level", "all"]
-          ],
+          [entry, "run", "--topic", policy, "--endpoint", broker.endpoint, "--on-error", policy, "--log-level", "all"],
           { FLUVIO_PG_DATABASE_URL: Redacted.value(database.url) }
         )
         if (policy === "quarantine") {
