@@ -372,6 +372,25 @@ describe("Sink's policies", () => {
     })
   )
 
+  it.effect("replays in order when an insert that was updated afterwards finds its row there already", () =>
+    Effect.gen(function* () {
+      const conflict = " ON CONFLICT DO NOTHING"
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(begin(1), added(1), renamed(1, "Ada"), commit(1)),
+        config: { "existing-row": "skip" },
+        answer: touching("INSERT", 0)
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      // Skipping the folded insert would skip the update with it, which in order meets the row that is there.
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", `${insertSet}${conflict} -- {"1"} | {"Ada"}`, "ROLLBACK"],
+        ["catalog", `${insertRow}${conflict} -- 1 | n1`, `${updateRow} -- Ada | 1`, "COMMIT"]
+      ])
+      assert.deepInclude(pipeline.applied[0], { existingRows: 1, replays: 1 })
+    })
+  )
+
   it.effect("stops at a change that does not say which row it means", () =>
     Effect.gen(function* () {
       const pipeline = yield* Pipeline.start({
