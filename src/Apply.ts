@@ -18,11 +18,13 @@ export type ApplyError = Sink.SinkError | FluvioError | Quarantine.QuarantineLim
 
 export interface Apply {
   /**
-   * Applies a group, in one target transaction or several. A group that is the first part of a large transaction takes
-   * the other parts from `more`; a {@link Sink.BrokenOff} gives back the piece with which the source began again.
+   * Applies a group, in one target transaction or several; `plan` is what the sink has planned for it. A group that is
+   * the first part of a large transaction takes the other parts from `more`; after a {@link Sink.BrokenOff} the piece
+   * with which the source began again is still to come.
    */
   readonly apply: <E, R>(
     group: Group,
+    plan: Sink.Plan | undefined,
     more: Effect.Effect<Piece, E, R>
   ) => Sink.Run<Sink.Applied | Sink.BrokenOff, ApplyError | E, R>
 }
@@ -136,7 +138,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     })
   })
 
-  const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End) {
+  const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
     const { changes, first, refusal, xid } = piece
     if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
     if (quarantine.follows(changes)) {
@@ -151,7 +153,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
         message: followsMessage
       })
     }
-    return yield* sink.whole([piece], "folded").pipe(
+    return yield* sink.whole([piece], "folded", plan).pipe(
       Effect.catchIf(Sink.isFoldsOwn, () => sink.whole([piece], "in-order")),
       Effect.tap(() => Effect.sync(() => (inARow = changes.length === 0 ? inARow : 0))),
       Effect.catch((error) =>
@@ -162,12 +164,12 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     )
   })
 
-  const applyGroup = (group: Group): Sink.Run<Sink.Applied, ApplyError> => {
+  const applyGroup = (group: Group, plan?: Sink.Plan): Sink.Run<Sink.Applied, ApplyError> => {
     const [piece] = group
-    if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end)
+    if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end, plan)
     const isClean = group.every(({ changes, refusal }) => refusal === undefined && !quarantine.follows(changes))
     if (!isClean) return applyHalves(group)
-    return sink.whole(group, "folded").pipe(
+    return sink.whole(group, "folded", plan).pipe(
       Effect.catchIf(
         (error) => Sink.isFoldsOwn(error) && changesOf(group) <= mostInOrder,
         () => sink.whole(group, "in-order")
@@ -213,7 +215,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     const drain = Effect.gen(function* () {
       while (last.end === undefined) {
         const piece = yield* more
-        if (piece.isFirst) return new Sink.BrokenOff(piece)
+        if (piece.isFirst) return new Sink.BrokenOff()
         note(piece)
       }
       return last.end
@@ -254,8 +256,8 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
   })
 
   const apply: Apply = {
-    apply: (group, more) =>
-      (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group)).pipe(
+    apply: (group, plan, more) =>
+      (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group, plan)).pipe(
         // Rows that another instance has applied meanwhile are refused for reasons that would stop this one for good.
         Effect.tapError((error) => (isFinal(error) ? sink.stillOurs : Effect.void))
       )

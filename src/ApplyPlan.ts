@@ -5,12 +5,12 @@
  * qualified. A set of rows travels as one array a column.
  */
 import type { Offset } from "./FluvioConsumer.ts"
-import { type Row, type Step, identityOf, rowOf, updatedRowOf } from "./Fold.ts"
+import { type Step, identityOf, updatedRowOf } from "./Fold.ts"
 import { qualified, quote } from "./Identifier.ts"
-import type { Cell, Tuple } from "./ReplicationEvent.ts"
 import type { Route, RoutedColumn } from "./Route.ts"
 import type { TargetColumn } from "./TargetTable.ts"
 import type { RowChange } from "./Transaction.ts"
+import type { Tuple } from "./Tuple.ts"
 
 export interface PlanOptions {
   /** What an insert does that finds its row already there. */
@@ -79,20 +79,66 @@ const hasTypedArray = new Set([
   "xml"
 ])
 
-const needsEscape = /["\\]/
-const escapes = /["\\]/g
+const Quote = 0x22
+const Backslash = 0x5c
+const Comma = 0x2c
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+
+/** Where arrays are written; one that grew beyond this is given up again. */
+const ordinarySize = 4_194_304
+let buffer: Uint8Array = new Uint8Array(262_144)
+
+/** Makes room for `more` bytes behind the first `length`. */
+const reserve = (length: number, more: number): Uint8Array => {
+  if (length + more > buffer.length) {
+    const grown = new Uint8Array(2 * (length + more))
+    grown.set(buffer.subarray(0, length))
+    buffer = grown
+  }
+  return buffer
+}
 
 /** One column of a set of rows as the text of a PostgreSQL array. Every element is quoted: no cell can become two. */
-const arrayText = (rows: ReadonlyArray<Row>, place: number): string => {
-  let text = "{"
+const arrayText = (rows: ReadonlyArray<Tuple>, index: number): string => {
+  let to = buffer
+  let length = 0
+  to[length++] = 0x7b
   for (let row = 0; row < rows.length; row++) {
-    const cell = rows[row][place]
-    if (row > 0) text += ","
-    if (cell === null || cell === undefined) text += "NULL"
-    else text += needsEscape.test(cell) ? `"${cell.replace(escapes, "\\$&")}"` : `"${cell}"`
+    const holder = rows[row].holder(index)
+    const start = holder === undefined ? -1 : holder.start(index)
+    const size = start < 0 ? 0 : holder!.end(index) - start
+    // Every byte may need its backslash; then NULL or the quotes, the comma and the brace.
+    if (length + 2 * size + 8 > to.length) to = reserve(length, 2 * size + 8)
+    if (row > 0) to[length++] = Comma
+    if (start < 0) {
+      to[length++] = 0x4e
+      to[length++] = 0x55
+      to[length++] = 0x4c
+      to[length++] = 0x4c
+      continue
+    }
+    const { bytes, isPlain } = holder!.arena
+    const end = start + size
+    to[length++] = Quote
+    if (isPlain) for (let at = start; at < end; at++) to[length++] = bytes[at]
+    else {
+      for (let at = start; at < end; at++) {
+        const byte = bytes[at]
+        if (byte === Quote || byte === Backslash) to[length++] = Backslash
+        to[length++] = byte
+      }
+    }
+    to[length++] = Quote
   }
-  return `${text}}`
+  to[length++] = 0x7d
+  const text = utf8.decode(to.subarray(0, length))
+  if (buffer.length > ordinarySize) buffer = new Uint8Array(ordinarySize)
+  return text
 }
+
+/** The same for the columns of a set, by their places. */
+const arraysOf = (route: Route, places: ReadonlyArray<number>, rows: ReadonlyArray<Tuple>): Array<string> =>
+  places.map((place) => arrayText(rows, route.columns[place].index))
 
 /** A parameter as a column of rows: `unnest` in a select list runs all arrays in lockstep, without a tuple store. */
 const unnest = (column: TargetColumn, parameter: number): string =>
@@ -126,7 +172,7 @@ const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOpti
   return {
     kind: "insert",
     text: isEmpty ? `${into} SELECT FROM generate_series(1, $1::integer)` : set,
-    params: isEmpty ? [String(rows.length)] : columns.map((_, place) => arrayText(rows, place)),
+    params: isEmpty ? [String(rows.length)] : columns.map(({ index }) => arrayText(rows, index)),
     rows: rows.length,
     mayMiss,
     route,
@@ -157,7 +203,7 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   return {
     kind: "update",
     text: `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}`,
-    params: [...route.key.map((_, part) => arrayText(keys, part)), ...places.map((place) => arrayText(rows, place))],
+    params: [...arraysOf(route, route.key, keys), ...arraysOf(route, places, rows)],
     rows: rows.length,
     mayMiss,
     route,
@@ -172,7 +218,7 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
   return {
     kind: "delete",
     text: `DELETE FROM ${ownRows(route)} AS t USING (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
-    params: route.key.map((_, part) => arrayText(keys, part)),
+    params: arraysOf(route, route.key, keys),
     rows: keys.length,
     mayMiss,
     route,
@@ -187,7 +233,7 @@ const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
   return {
     kind: "check",
     text: `SELECT FROM ${ownRows(route)} AS t, (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
-    params: route.key.map((_, part) => arrayText(keys, part)),
+    params: arraysOf(route, route.key, keys),
     rows: 0,
     mayMiss: false,
     route,
@@ -216,7 +262,7 @@ const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOption
  * Parameters name their types, as in the sets: a prepared statement keeps those of its parameters, so that the same text
  * would still mean the old type of a column that was altered.
  */
-const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions): Statement => {
+const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOptions): Statement => {
   const { columns } = route
   const into = `INSERT INTO ${tableName(route)}`
   const values = columns.map(({ column }, place) => `$${place + 1}::${column.type}`).join(", ")
@@ -226,7 +272,7 @@ const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions)
       columns.length === 0
         ? `${into} DEFAULT VALUES`
         : `${into} (${namesOf(columns)})${overriding(columns)} VALUES (${values})${onConflict(route, options)}`,
-    params: row.map((cell) => cell ?? null),
+    params: columns.map(({ index }) => row.cell(index) ?? null),
     rows: 1,
     mayMiss: true,
     route,
@@ -238,7 +284,7 @@ const insertRow = (route: Route, row: Row, offset: Offset, options: PlanOptions)
 /** The condition that finds exactly the row that is meant; its parameters are appended to `params`. */
 const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): string => {
   const condition = ({ column, index }: RoutedColumn): string => {
-    const cell = identity[index]
+    const cell = identity.cell(index)
     if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NULL`
     // Untyped, a parameter that is compared with a composite would be one of the pseudo-type record, which has no input.
     return equals(column, `t.${quote(column.name)}`, `$${params.push(cell)}::${column.type}`)
@@ -263,25 +309,28 @@ const replaceRow = (route: Route, parameters: ReadonlyMap<string, string>, where
 
 const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statement | NoIdentity | undefined => {
   const { offset } = change
-  if (change.type === "insert") return insertRow(route, rowOf(route, change.tuple), offset, options)
+  if (change.type === "insert") return insertRow(route, change.tuple, offset, options)
   const identity = identityOf(change)
   if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) {
     return new NoIdentity(route, offset)
   }
   const sought = route.lookup === "key" ? route.key.map((place) => route.columns[place]) : route.columns
   // A value that the source left out is not NULL: it is not known.
-  if (sought.some(({ index }) => identity[index] === undefined)) return new NoIdentity(route, offset)
+  if (sought.some(({ index }) => !identity.isKnown(index))) return new NoIdentity(route, offset)
   const params: Array<string | null> = []
   if (change.type === "delete") {
     const text = `DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, identity, params)}`
     return { kind: "delete", text, params, rows: 1, mayMiss: true, route, offset, insert: undefined }
   }
   const row = updatedRowOf(route, change)
-  const isKeySame = route.key.every((place) => row[place] === identity[route.columns[place].index])
+  const isKeySame = route.key.every((place) => {
+    const { index } = route.columns[place]
+    return row.cell(index) === identity.cell(index)
+  })
   const parameters = new Map<string, string>()
   let setsIdentity = false
-  route.columns.forEach(({ column }, place) => {
-    const cell: Cell = row[place]
+  route.columns.forEach(({ column, index }, place) => {
+    const cell = row.cell(index)
     if (cell === undefined || (isKeySame && route.key.includes(place))) return
     parameters.set(column.name, `$${params.push(cell)}::${column.type}`)
     setsIdentity = setsIdentity || column.identity === "always"
@@ -299,7 +348,7 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
     mayMiss: true,
     route,
     offset,
-    insert: row.includes(undefined) ? undefined : insertRow(route, row, offset, options)
+    insert: !route.columns.every(({ index }) => row.isKnown(index)) ? undefined : insertRow(route, row, offset, options)
   }
 }
 

@@ -1,5 +1,5 @@
 /** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
-import { Array, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Schema, Stream } from "effect"
+import { Array, Clock, Duration, Effect, Exit, Fiber, Latch, Option, Queue, Schedule, Schema, Stream } from "effect"
 import type { SqlClient } from "effect/sql"
 import * as Apply from "./Apply.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
@@ -48,7 +48,10 @@ const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArr
 const chunksAhead = 4
 
 /** How long the position of empty transactions may wait for company. */
-const idle = Duration.seconds(1)
+const idlePosition = Duration.seconds(1)
+
+/** Milliseconds that no change of the machine's clock disturbs. */
+const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /**
  * Records from behind the position on, once the record *at* it has proved that this is the log that was applied. Only
@@ -188,68 +191,78 @@ export const groups: Stream.Stream<
     const applier = yield* Apply.make(sink)
     const queue = yield* readAhead(records, assembler)
 
+    const scope = yield* Effect.scope
     const waiting: Array<Piece> = []
-    let committedAt = yield* Clock.currentTimeMillis
+    let committedAt = yield* now
+    /** Open while no group is being applied. */
+    const idle = yield* Latch.make(true)
 
     const take = Effect.map(Queue.takeAll(queue), (chunks) => chunks.forEach((pieces) => waiting.push(...pieces)))
-    /** Whether something came in time. Only looking is cut short, never taking, which would lose what was taken. */
-    const takeWithin = Effect.fnUntraced(function* (millis: number) {
-      const isThere = yield* Effect.timeoutOption(Queue.peek(queue), millis).pipe(
-        Effect.map(Option.isSome),
+    /** Whether something comes before `end`. Only looking is cut short, never taking, which would lose what was taken. */
+    const takeBefore = Effect.fnUntraced(function* (end: Effect.Effect<unknown>) {
+      const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(queue), true), Effect.as(end, false)).pipe(
         // What ended the reading shows when there is nothing else left to take.
         Effect.orElseSucceed(() => false)
       )
       if (isThere) yield* take
       return isThere
     })
+    const takeUntil = Effect.fnUntraced(function* (time: number) {
+      const left = time - (yield* now)
+      return left > 0 && (yield* takeBefore(Effect.sleep(left)))
+    })
 
     /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
     const gather = Effect.gen(function* () {
       if (waiting.length === 0) yield* take
       while (!waiting.some(hasWork) && waiting.length < config.group.rows) {
-        const left = committedAt + Duration.toMillis(idle) - (yield* Clock.currentTimeMillis)
-        if (left <= 0 || !(yield* takeWithin(left))) return
+        if (!(yield* takeUntil(committedAt + Duration.toMillis(idlePosition)))) return
       }
       if (Duration.isZero(config.group.window)) {
         if (!Group.isFull(waiting, config.group) && (yield* Queue.size(queue)) > 0) yield* take
-        return
+      } else {
+        const until = (yield* now) + Duration.toMillis(config.group.window)
+        while (!Group.isFull(waiting, config.group)) if (!(yield* takeUntil(until))) break
       }
-      const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(config.group.window)
-      while (!Group.isFull(waiting, config.group)) {
-        const left = until - (yield* Clock.currentTimeMillis)
-        if (left <= 0 || !(yield* takeWithin(left))) return
-      }
+      // It is not its turn yet, and a large group costs the target less than two small ones.
+      while (!idle.isOpen() && !Group.isFull(waiting, config.group)) if (!(yield* takeBefore(idle.await))) return
     })
 
-    /** The next piece of a streamed transaction. */
+    const form = Effect.gen(function* () {
+      yield* gather
+      const size = Group.sizeOf(waiting as unknown as Group.Group, config.group)
+      const group = waiting.splice(0, size) as unknown as Group.Group
+      return { group, plan: sink.plan(group) }
+    })
+    /** The next group: formed and planned while the one before it is being applied. */
+    let next = yield* Effect.forkIn(form, scope)
+    /** The next piece of a streamed transaction; what begins another one is a group that has its turn later. */
     const more = Effect.gen(function* () {
-      if (waiting.length === 0) yield* take
-      return waiting.shift() as Piece
+      const { group } = yield* Fiber.join(next)
+      const [piece] = group
+      if (!piece.isFirst) next = yield* Effect.forkIn(form, scope)
+      return piece
     })
 
-    const next: Effect.Effect<Sink.Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
+    const applyNext: Effect.Effect<Sink.Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
       function* () {
-        yield* gather
-        const group = waiting.splice(
-          0,
-          Group.sizeOf(waiting as unknown as Group.Group, config.group)
-        ) as unknown as Group.Group
+        const { group, plan } = yield* Fiber.join(next)
+        const isStreamed = group[0].end === undefined
+        // A streamed transaction waits for its next part, which therefore must not wait for it.
+        if (!isStreamed) yield* idle.close
+        next = yield* Effect.forkIn(form, scope)
         // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
-        const applying = applier.apply(group, more)
-        const applied = yield* group[0].end === undefined ? applying : Effect.uninterruptible(applying)
-        committedAt = yield* Clock.currentTimeMillis
-        if (applied instanceof Sink.BrokenOff) {
-          waiting.unshift(applied.piece)
-          return yield* next
-        }
-        return applied
+        const applying = Effect.ensuring(applier.apply(group, plan, more), idle.open)
+        const applied = yield* isStreamed ? applying : Effect.uninterruptible(applying)
+        committedAt = yield* now
+        return applied instanceof Sink.BrokenOff ? yield* applyNext : applied
       }
     )
-    return Stream.fromEffectRepeat(next)
+    return Stream.fromEffectRepeat(applyNext)
   })
 )
 
-const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined
+const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 
 /** Runs the connector for ever; `onApplied` is told of each committed group. Only a committed group resets the back-off. */
 export const run = <R>(onApplied: (applied: Sink.Applied) => Effect.Effect<void, never, R>) =>

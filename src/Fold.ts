@@ -7,9 +7,10 @@
  */
 import type { Offset } from "./FluvioConsumer.ts"
 import { qualified } from "./Identifier.ts"
-import type { Cell, Tuple } from "./ReplicationEvent.ts"
+import { KeyTable } from "./KeyTable.ts"
 import type { Route } from "./Route.ts"
 import type { DeleteChange, RowChange, TruncateChange, UpdateChange } from "./Transaction.ts"
+import { Tuple } from "./Tuple.ts"
 
 /** What a plan can carry: changes without a schema change in between. */
 export type PlannedChange = RowChange | TruncateChange
@@ -17,13 +18,7 @@ export type PlannedChange = RowChange | TruncateChange
 /** The route of a relation; `undefined` when the table is filtered out. */
 export type RouteOf = (relation: RowChange["relation"]) => Route | undefined
 
-/** Cells by place in `route.columns`. */
-export type Row = ReadonlyArray<Cell>
-
-/** Cells by place in `route.key`. */
-export type Key = ReadonlyArray<Cell>
-
-/** A set of rows of one table. */
+/** A set of rows of one table. Their tuples have the order of the route's relation; of a key, only its cells count. */
 interface Rows {
   readonly route: Route
   readonly offset: Offset
@@ -36,17 +31,17 @@ interface Rows {
 
 /** One step of a plan: a set of rows of one table, one row, or a truncate. */
 export type Step =
-  | (Rows & { readonly type: "insertSet"; readonly rows: ReadonlyArray<Row> })
+  | (Rows & { readonly type: "insertSet"; readonly rows: ReadonlyArray<Tuple> })
   | (Rows & {
       readonly type: "updateSet"
-      readonly keys: ReadonlyArray<Key>
-      /** The places that are set; the same for every row. */
+      readonly keys: ReadonlyArray<Tuple>
+      /** The places in `route.columns` that are set; the same for every row. */
       readonly places: ReadonlyArray<number>
-      readonly rows: ReadonlyArray<Row>
+      readonly rows: ReadonlyArray<Tuple>
     })
-  | (Rows & { readonly type: "deleteSet"; readonly keys: ReadonlyArray<Key> })
+  | (Rows & { readonly type: "deleteSet"; readonly keys: ReadonlyArray<Tuple> })
   /** Keys that rows take in the middle of the run: were one taken before, the replay in order would meet that row. */
-  | { readonly type: "absentSet"; readonly route: Route; readonly offset: Offset; readonly keys: ReadonlyArray<Key> }
+  | { readonly type: "absentSet"; readonly route: Route; readonly offset: Offset; readonly keys: ReadonlyArray<Tuple> }
   | { readonly type: "row"; readonly route: Route; readonly change: RowChange }
   | { readonly type: "truncate"; readonly routes: ReadonlyArray<Route>; readonly change: TruncateChange }
 
@@ -54,47 +49,27 @@ export type Step =
 export const identityOf = (change: UpdateChange | DeleteChange): Tuple | null =>
   change.oldTuple ?? change.keyTuple ?? (change.type === "update" ? change.newTuple : null)
 
-/** The cells of an inserted row. */
-export const rowOf = (route: Route, tuple: Tuple): Row =>
-  route.isWhole ? tuple : route.columns.map(({ index }) => tuple[index])
-
-/** The cells of an updated row: what the source left out is taken from the old row, as far as it was sent. */
-export const updatedRowOf = (route: Route, { keyTuple, newTuple, oldTuple }: UpdateChange): Row => {
-  if (route.isWhole && !newTuple.includes(undefined)) return newTuple
-  return route.columns.map(({ index }, place) => {
-    const cell = newTuple[index]
-    if (cell !== undefined) return cell
-    if (oldTuple !== null) return oldTuple[index]
-    return keyTuple !== null && route.key.includes(place) ? keyTuple[index] : undefined
-  })
+/** The updated row: what the source left out is taken from the old row, as far as it was sent. */
+export const updatedRowOf = (route: Route, { keyTuple, newTuple, oldTuple }: UpdateChange): Tuple => {
+  if (newTuple.isComplete) return newTuple
+  if (oldTuple !== null) return newTuple.over(oldTuple)
+  const key = route.key.map((place) => route.columns[place].index)
+  if (keyTuple === null || key.every((index) => newTuple.isKnown(index))) return newTuple
+  // Cells of a key tuple that are not of the key are NULL only because they were not sent.
+  return Tuple.of(newTuple.cells.map((cell, index) => (key.includes(index) ? (cell ?? keyTuple.cell(index)) : cell)))
 }
-
-/** A row with what it leaves out taken from what was known before. */
-const completed = (row: Row, known: Row): Row =>
-  row.includes(undefined) ? row.map((cell, place) => (cell === undefined ? known[place] : cell)) : row
 
 /** The net change of one row. */
 interface Entry {
   readonly offset: Offset
   /** The key under which the target holds the row before the run; `undefined` if the run inserts it. */
-  readonly origin: Key | undefined
-  /** What is known of the row; `undefined` cells keep their value in the target. */
-  row: Row
-  /** The row's key after the changes so far; `undefined` once it is deleted. */
-  key: string | undefined
+  readonly origin: Tuple | undefined
+  /** What is known of the row, the rest keeps its value in the target; only the key of one that is deleted. */
+  row: Tuple
+  /** The row's key after the changes so far; -1 once it is deleted. */
+  key: number
   isKeyChanged: boolean
   isUpdated: boolean
-}
-
-/** A key as one string; `undefined` if a part is NULL or unknown. PostgreSQL's text cannot contain NUL. */
-const keyText = (route: Route, cellOf: (place: number) => Cell): string | undefined => {
-  let text = ""
-  for (let part = 0; part < route.key.length; part++) {
-    const cell = cellOf(route.key[part])
-    if (cell === null || cell === undefined) return undefined
-    text = part === 0 ? cell : `${text}\u0000${cell}`
-  }
-  return text
 }
 
 /** Types whose equal values are equal texts, whatever the settings under which the source printed them. */
@@ -112,20 +87,23 @@ const printsAlike = new Set([
 /** The changes of one table of which a key means one row at most. */
 class KeyedLane {
   readonly route: Route
+  private readonly keys: KeyTable
   private readonly entries: Array<Entry> = []
-  private readonly current = new Map<string, Entry>()
-  /** Keys of which it is known whether the target held them before the run. */
-  private readonly met = new Set<string>()
+  /** By key: the row that has it now. */
+  private readonly current: Array<Entry | undefined> = []
+  /** By key: whether it is known if the target held it before the run. */
+  private readonly met: Array<boolean | undefined> = []
   /** Rows that an update moves, by the key they had before the run. */
-  private readonly moved = new Map<string, Entry>()
+  private readonly moved = new Map<number, Entry>()
   /** Keys that no row may have had before the run, and of which no insert tells. */
-  private readonly passed: Array<{ readonly offset: Offset; readonly key: Key }> = []
+  private readonly passed: Array<{ readonly offset: Offset; readonly row: Tuple }> = []
   /** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
   private readonly isUpdatable: boolean
   private readonly hasIdentityKey: boolean
 
   constructor(route: Route) {
     this.route = route
+    this.keys = new KeyTable(route.key.map((place) => route.columns[place].index))
     this.hasIdentityKey = route.key.some((place) => route.columns[place].column.identity === "always")
     this.isUpdatable = route.columns.every(
       ({ column }, place) => column.identity !== "always" || route.key.includes(place)
@@ -136,44 +114,43 @@ class KeyedLane {
   add(change: RowChange, route: Route): boolean {
     const { offset } = change
     if (change.type === "insert") {
-      const row = rowOf(route, change.tuple)
-      const key = keyText(route, (place) => row[place])
-      if (key === undefined || this.current.has(key)) return false
-      this.enter({ offset, origin: undefined, row, key, isKeyChanged: false, isUpdated: false }, key)
+      const row = change.tuple
+      const key = this.keys.numberOf(row)
+      if (key < 0 || this.current[key] !== undefined) return false
+      this.enter({ offset, origin: undefined, row, key, isKeyChanged: false, isUpdated: false })
       return true
     }
     const identity = identityOf(change)
     if (identity === null) return false
-    const old = keyText(route, (place) => identity[route.columns[place].index])
-    if (old === undefined) return false
-    const known = this.current.get(old)
+    const old = this.keys.numberOf(identity)
+    if (old < 0) return false
+    const known = this.current[old]
     // The run has moved or deleted this row already: in order, the change would miss its row.
-    if (known === undefined && this.met.has(old)) return false
+    if (known === undefined && this.met[old] === true) return false
     const entryOf = (): Entry => {
       if (known !== undefined) return known
-      this.met.add(old)
-      const origin = route.key.map((place) => identity[route.columns[place].index])
-      return this.enter({ offset, origin, row: [], key: old, isKeyChanged: false, isUpdated: false }, old)
+      this.met[old] = true
+      return this.enter({ offset, origin: identity, row: identity, key: old, isKeyChanged: false, isUpdated: false })
     }
     if (change.type === "delete") {
       const entry = entryOf()
-      this.leave(old, entry)
-      entry.key = undefined
+      this.leave(entry)
+      entry.key = -1
       return true
     }
     if (!this.isUpdatable) return false
     const sent = updatedRowOf(route, change)
-    const row = known === undefined ? sent : completed(sent, known.row)
-    const key = keyText(route, (place) => row[place])
-    if (key === undefined || (key !== old && !this.mayMove(key, known))) return false
+    const row = known === undefined ? sent : sent.over(known.row)
+    const key = this.keys.numberOf(row)
+    if (key < 0 || (key !== old && !this.mayMove(key, known))) return false
     const entry = entryOf()
     if (key !== old) {
       if (entry.origin === undefined) {
         // In order, not the insert would meet a row that is there already, but this update.
-        if (!this.met.has(key)) this.pass(key, row, offset)
+        if (this.met[key] !== true) this.pass(key, row, offset)
       } else if (!entry.isKeyChanged) this.moved.set(old, entry)
-      this.leave(old, entry)
-      this.current.set(key, entry)
+      this.leave(entry)
+      this.current[key] = entry
       entry.key = key
       entry.isKeyChanged = true
     }
@@ -182,8 +159,8 @@ class KeyedLane {
     return true
   }
 
-  private enter(entry: Entry, key: string): Entry {
-    this.current.set(key, entry)
+  private enter(entry: Entry): Entry {
+    this.current[entry.key] = entry
     this.entries.push(entry)
     return entry
   }
@@ -192,21 +169,21 @@ class KeyedLane {
    * A taken key may be a deferred constraint at work; an UPDATE cannot set an ALWAYS identity column; and of two updates
    * in a chain, one could meet the row that the other has moved, when its own is missing.
    */
-  private mayMove(key: string, known: Entry | undefined): boolean {
-    if (this.current.has(key) || this.hasIdentityKey) return false
+  private mayMove(key: number, known: Entry | undefined): boolean {
+    if (this.current[key] !== undefined || this.hasIdentityKey) return false
     const mover = this.moved.get(key)
     return mover === undefined || mover === known || (known !== undefined && known.origin === undefined)
   }
 
   /** A row leaves its key. A key that was never met has been entered by this run. */
-  private leave(key: string, { offset, row }: Entry): void {
-    this.current.delete(key)
-    if (!this.met.has(key)) this.pass(key, row, offset)
+  private leave({ key, offset, row }: Entry): void {
+    this.current[key] = undefined
+    if (this.met[key] !== true) this.pass(key, row, offset)
   }
 
-  private pass(key: string, row: Row, offset: Offset): void {
-    this.met.add(key)
-    this.passed.push({ offset, key: this.route.key.map((place) => row[place]) })
+  private pass(key: number, row: Tuple, offset: Offset): void {
+    this.met[key] = true
+    this.passed.push({ offset, row })
   }
 
   /** Delete, then update, then insert: a key is vacated before it is taken. */
@@ -217,8 +194,8 @@ class KeyedLane {
     const inserted: Array<Entry> = []
     for (const entry of this.entries) {
       if (entry.origin === undefined) {
-        if (entry.key !== undefined) inserted.push(entry)
-      } else if (entry.key === undefined) deleted.push(entry)
+        if (entry.key >= 0) inserted.push(entry)
+      } else if (entry.key < 0) deleted.push(entry)
       else {
         const shape = shapeOf(entry)
         const same = updated.get(shape)
@@ -233,12 +210,12 @@ class KeyedLane {
       steps.push({ type: "deleteSet", route, offset, mayMiss: isKeyExact, keys: deleted.map(originOf) })
     }
     if (passed.length > 0) {
-      steps.push({ type: "absentSet", route, offset: passed[0].offset, keys: passed.map(({ key }) => key) })
+      steps.push({ type: "absentSet", route, offset: passed[0].offset, keys: passed.map(({ row }) => row) })
     }
     for (const entries of updated.values()) {
       const [first] = entries
-      const places = route.columns.flatMap((_, place) =>
-        first.row[place] !== undefined && (first.isKeyChanged || !route.key.includes(place)) ? [place] : []
+      const places = route.columns.flatMap(({ index }, place) =>
+        first.row.isKnown(index) && (first.isKeyChanged || !route.key.includes(place)) ? [place] : []
       )
       if (places.length === 0) continue
       const rows = entries.map((entry) => entry.row)
@@ -254,12 +231,13 @@ class KeyedLane {
   }
 }
 
-const originOf = (entry: Entry): Key => entry.origin ?? []
+const originOf = (entry: Entry): Tuple => entry.origin ?? entry.row
 
 /** Which columns an update sets: entries of one shape share a statement. */
-const shapeOf = (entry: Entry): string => {
-  let shape = entry.isKeyChanged ? "k" : ""
-  for (let place = 0; place < entry.row.length; place++) if (entry.row[place] === undefined) shape += `,${place}`
+const shapeOf = ({ isKeyChanged, row }: Entry): string => {
+  let shape = isKeyChanged ? "k" : ""
+  if (row.isComplete) return shape
+  for (let index = 0; index < row.length; index++) if (!row.isKnown(index)) shape += `,${index}`
   return shape
 }
 
@@ -267,7 +245,7 @@ const shapeOf = (entry: Entry): string => {
 class OrderedLane {
   readonly route: Route
   private readonly done: Array<Step> = []
-  private rows: Array<Row> = []
+  private rows: Array<Tuple> = []
   private first: Offset | undefined
 
   constructor(route: Route) {
@@ -277,7 +255,7 @@ class OrderedLane {
   add(change: RowChange, route: Route): boolean {
     if (change.type === "insert") {
       this.first ??= change.offset
-      this.rows.push(rowOf(route, change.tuple))
+      this.rows.push(change.tuple)
     } else {
       this.flush()
       this.done.push({ type: "row", route, change })
@@ -304,7 +282,10 @@ type Lane = KeyedLane | OrderedLane
 const isSameLayout = (left: Route, right: Route): boolean =>
   left.lookup === right.lookup &&
   left.columns.length === right.columns.length &&
-  left.columns.every(({ column }, place) => column.name === right.columns[place].column.name) &&
+  left.columns.every(
+    ({ column, index }, place) =>
+      column.name === right.columns[place].column.name && index === right.columns[place].index
+  ) &&
   left.key.length === right.key.length &&
   left.key.every((place, part) => place === right.key[part])
 

@@ -31,7 +31,7 @@ export const sizeOf = (waiting: Arr.NonEmptyReadonlyArray<Piece>, limits: GroupL
 
 /** Whether waiting for more could make the group larger. */
 export const isFull = (waiting: ReadonlyArray<Piece>, limits: GroupLimits): boolean =>
-  waiting.length === limits.transactions ||
-  waiting.some((piece) => piece.end === undefined) ||
+  (limits.transactions !== undefined && waiting.length >= limits.transactions) ||
+  waiting.some((piece) => piece.end === undefined || !piece.isFirst) ||
   waiting.reduce((rows, piece) => rows + piece.changes.length, 0) >= limits.rows ||
   waiting.reduce((bytes, piece) => bytes + piece.bytes, 0) >= limits.bytes

@@ -1,9 +1,12 @@
 /**
- * A pull reader of one JSON text that loses nothing: numbers keep their source text, strings every code unit.
+ * A pull reader of one JSON text that loses nothing: numbers keep their source text, strings every code point.
  *
- * It walks over the bytes and takes what it returns out of the decoded text, which is several times faster than
- * decoding each part. Time is linear in the length and nesting is bounded.
+ * It walks over the bytes once and copies the text of values, still as bytes, to where the caller wants it. Time is
+ * linear in the length and nesting is bounded.
  */
+import { Arena } from "./Tuple.ts"
+
+const encoder = new TextEncoder()
 
 /** Why a text was refused. */
 export const refusals = [
@@ -34,12 +37,15 @@ export class JsonRefused extends Error {
   }
 }
 
-/** A key that is expected at a place, with the bytes `"key":` it is recognised by. */
-export interface Key {
+/** A text that is expected at a place, with the bytes that it is recognised by. */
+export interface Expected {
   readonly text: string
   readonly bytes: Uint8Array
 }
-export const key = (text: string): Key => ({ text, bytes: new TextEncoder().encode(`"${text}":`) })
+/** `"text":` */
+export const key = (text: string): Expected => ({ text, bytes: encoder.encode(`"${text}":`) })
+/** `"text"` */
+export const string = (text: string): Expected => ({ text, bytes: encoder.encode(`"${text}"`) })
 
 export const OpenBrace = 0x7b
 export const CloseBrace = 0x7d
@@ -60,16 +66,25 @@ const LowerU = 0x75
 
 const isDigit = (byte: number): boolean => byte >= Zero && byte <= Nine
 
-const word = (text: string): Uint8Array => new TextEncoder().encode(text)
+const word = (text: string): Uint8Array => encoder.encode(text)
 const True = word("true")
 const False = word("false")
 const Null = word("null")
 
-const escapes: ReadonlyMap<number, string> = new Map(
-  Object.entries({ '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }).map(
-    ([letter, text]) => [letter.charCodeAt(0), text]
-  )
-)
+/** The byte that a letter behind a backslash stands for, by the letter. */
+const escapes: Array<number | undefined> = Array.from({ length: 128 })
+for (const [letter, text] of Object.entries({
+  '"': '"',
+  "\\": "\\",
+  "/": "/",
+  b: "\b",
+  f: "\f",
+  n: "\n",
+  r: "\r",
+  t: "\t"
+})) {
+  escapes[letter.charCodeAt(0)] = text.charCodeAt(0)
+}
 
 /** How deep a value that is skipped may nest: more than any sensible extension, far less than the stack holds. */
 const maxDepth = 64
@@ -81,13 +96,10 @@ const maxUint64 = 2n ** 64n - 1n
 
 // A byte order mark is kept and then refused, as JSON does.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-const empty = Buffer.alloc(0)
+const empty = new Uint8Array(0)
 
-/** From this length on V8 makes a slice a view of the whole string instead of a copy. */
-const shortestView = 13
-
-/** Holds the bytes of byte arrays of ordinary size; a larger one gets its own, so that none is kept. */
-const scratch = new Uint8Array(4096)
+/** Takes the strings that are not cells, as names and keys are; a longer text gets its own, so that none is kept. */
+const scratch = new Arena(4096, 0)
 
 export class JsonReader {
   /** Where in the document the reader is; the caller keeps it up for the sake of errors. */
@@ -95,12 +107,11 @@ export class JsonReader {
   /** The element of an array at `path`, or -1. */
   index = -1
 
-  private bytes: Buffer = empty
-  private text = ""
+  private bytes: Uint8Array = empty
   private end = 0
   private pos = 0
-  /** By how much the position in the bytes is ahead of the one in the text: code points above 127 take more bytes. */
-  private shift = 0
+  /** Whether the whole text is known to be UTF-8: it is looked at as soon as a byte is not ASCII. */
+  private isUtf8 = false
 
   // What the last call of `digits` found.
   private start = 0
@@ -109,17 +120,12 @@ export class JsonReader {
   private isNegative = false
 
   load(bytes: Uint8Array): void {
-    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    this.bytes = bytes
     this.end = bytes.length
     this.pos = 0
-    this.shift = 0
+    this.isUtf8 = false
     this.path = "$"
     this.index = -1
-    try {
-      this.text = utf8.decode(bytes)
-    } catch {
-      this.refuse("invalid UTF-8")
-    }
   }
 
   /** Nothing but white space may follow. */
@@ -134,7 +140,6 @@ export class JsonReader {
   /** Forgets the text, which would otherwise stay reachable until the next one. */
   release(): void {
     this.bytes = empty
-    this.text = ""
   }
 
   /** The path of the value being read. */
@@ -143,7 +148,22 @@ export class JsonReader {
   }
 
   refuse(reason: Refusal): never {
+    // What is not even text is not called bad JSON.
+    if (reason !== "invalid UTF-8") this.checkUtf8()
     throw new JsonRefused(reason, this.where(), this.pos)
+  }
+
+  private checkUtf8(): void {
+    if (this.isUtf8) return
+    this.isUtf8 = true
+    try {
+      utf8.decode(this.bytes)
+    } catch {
+      this.path = "$"
+      this.index = -1
+      this.pos = 0
+      this.refuse("invalid UTF-8")
+    }
   }
 
   private unexpected(): never {
@@ -157,7 +177,6 @@ export class JsonReader {
 
   /** Returns to a place that was passed before. */
   rewind(mark: number): void {
-    for (let at = mark; at < this.pos; at++) this.shift -= ahead(this.bytes[at]!)
     this.pos = mark
   }
 
@@ -204,7 +223,7 @@ export class JsonReader {
   }
 
   /** Whether exactly these bytes come next; consumes them. */
-  private take(expected: Uint8Array): boolean {
+  take(expected: Uint8Array): boolean {
     const length = expected.length
     const from = this.pos
     if (from + length > this.end) return false
@@ -215,7 +234,7 @@ export class JsonReader {
   }
 
   /** A member's key, its colon consumed. The expected one is recognised without building a string. */
-  key(expected: Key | undefined): string {
+  key(expected: Expected | undefined): string {
     if (expected !== undefined && this.take(expected.bytes)) return expected.text
     const found = this.string()
     if (this.peek() !== Colon) this.refuse("invalid JSON")
@@ -224,72 +243,61 @@ export class JsonReader {
   }
 
   string(): string {
+    const out = this.end <= scratch.bytes.length ? scratch : new Arena(this.end, 0)
+    out.length = 0
+    this.appendString(out)
+    return utf8.decode(out.bytes.subarray(0, out.length))
+  }
+
+  /** A string whose text goes to `out`, which has room for as many bytes as the whole text. */
+  appendString(out: Arena): void {
     if (this.peek() !== Quote) this.unexpected()
-    const bytes = this.bytes
-    const end = this.end
-    const start = this.pos + 1
-    let pos = start
+    const { bytes, end } = this
+    const to = out.bytes
+    let length = out.length
+    let pos = this.pos + 1
+    let seen = 0
     while (pos < end) {
       const byte = bytes[pos]!
       if (byte === Quote) {
         this.pos = pos + 1
-        // A slice this long would keep the whole document in memory; a copy costs less than what that does.
-        if (pos - start >= shortestView) return bytes.toString("latin1", start, pos)
-        return this.text.slice(start - this.shift, pos - this.shift)
+        out.length = length
+        if (seen > 0x7f) this.checkUtf8()
+        return
       }
-      if (byte === Backslash || byte < 0x20 || byte > 0x7f) break
+      if (byte === Backslash) {
+        this.pos = pos + 1
+        length = this.escape(to, length)
+        out.isPlain = false
+        pos = this.pos
+        continue
+      }
+      if (byte < 0x20) break
+      seen |= byte
+      to[length++] = byte
       pos++
     }
-    return this.richString(start)
-  }
-
-  /** A string with escapes or with code points above 127. */
-  private richString(start: number): string {
-    const bytes = this.bytes
-    const end = this.end
-    let text = ""
-    let from = start - this.shift
-    let pos = start
-    while (pos < end) {
-      const byte = bytes[pos]!
-      if (byte > 0x7f) {
-        this.shift += ahead(byte)
-        pos++
-      } else if (byte === Quote) {
-        this.pos = pos + 1
-        return text + this.text.slice(from, pos - this.shift)
-      } else if (byte === Backslash) {
-        text += this.text.slice(from, pos - this.shift)
-        this.pos = pos + 1
-        text += this.escape()
-        pos = this.pos
-        from = pos - this.shift
-      } else if (byte < 0x20) {
-        this.pos = pos
-        this.refuse("invalid JSON")
-      } else {
-        pos++
-      }
-    }
     this.pos = pos
-    return this.refuse("invalid JSON")
+    this.refuse("invalid JSON")
   }
 
-  /** What stands behind a backslash. */
-  private escape(): string {
-    const letter = this.ahead(0)
-    const simple = escapes.get(letter)
+  /** What stands behind a backslash, as UTF-8; returns where it ends in `to`. */
+  private escape(to: Uint8Array, at: number): number {
+    const simple = escapes[this.ahead(0)]
     if (simple !== undefined) {
       this.pos++
-      return simple
+      to[at] = simple
+      return at + 1
     }
-    const unit = this.unicode()
-    if (unit < 0xd800 || unit > 0xdfff) return String.fromCharCode(unit)
-    if (unit > 0xdbff || this.ahead(0) !== Backslash || this.ahead(1) !== LowerU) this.refuse("lone surrogate")
-    this.pos++
-    const low = this.unicode()
-    if (low < 0xdc00 || low > 0xdfff) this.refuse("lone surrogate")
-    return String.fromCharCode(unit, low)
+    let point = this.unicode()
+    if (point >= 0xd800 && point <= 0xdfff) {
+      if (point > 0xdbff || this.ahead(0) !== Backslash || this.ahead(1) !== LowerU) this.refuse("lone surrogate")
+      this.pos++
+      const low = this.unicode()
+      if (low < 0xdc00 || low > 0xdfff) this.refuse("lone surrogate")
+      point = 0x10000 + ((point - 0xd800) << 10) + (low - 0xdc00)
+    }
+    return at + encoder.encodeInto(String.fromCodePoint(point), to.subarray(at)).written
   }
 
   /** `uXXXX` */
@@ -307,11 +315,12 @@ export class JsonReader {
     return unit
   }
 
-  boolean(): boolean {
+  /** `true` or `false`, as it is written. */
+  appendBoolean(out: Arena): void {
     this.peek()
-    if (this.take(True)) return true
-    if (this.take(False)) return false
-    return this.unexpected()
+    const start = this.pos
+    if (!this.take(True) && !this.take(False)) this.unexpected()
+    this.append(start, out)
   }
 
   /** Whether the value is `null`; consumes it then. */
@@ -345,8 +354,23 @@ export class JsonReader {
     this.value = value
   }
 
+  /** What the last call of `digits` passed over. */
   private source(): string {
-    return this.text.slice(this.start - this.shift, this.pos - this.shift)
+    return this.ascii(this.start)
+  }
+
+  /** Of a number: everything between `from` and the current position is ASCII. */
+  private ascii(from: number): string {
+    return String.fromCharCode(...this.bytes.subarray(from, this.pos))
+  }
+
+  /** Copies what was passed over since `from` to `out`. */
+  private append(from: number, out: Arena): void {
+    const { bytes, pos } = this
+    const to = out.bytes
+    let { length } = out
+    for (let at = from; at < pos; at++) to[length++] = bytes[at]!
+    out.length = length
   }
 
   /** A whole number between two bounds that a double holds exactly. */
@@ -358,13 +382,52 @@ export class JsonReader {
   }
 
   /** The same, as it is written. */
-  integerText(min: number, max: number): string {
+  appendInteger(min: number, max: number, out: Arena): void {
+    const { bytes, end } = this
+    const to = out.bytes
+    let { length } = out
+    this.isNegative = this.peek() === Minus
+    let pos = this.pos
+    if (this.isNegative) to[length++] = bytes[pos++]!
+    const first = bytes[pos]
+    let value = 0
+    let byte = 0
+    while (pos < end && isDigit((byte = bytes[pos]!))) {
+      value = value * 10 + (byte - Zero)
+      to[length++] = byte
+      pos++
+    }
+    const signed = this.isNegative ? -value : value
+    // What is out of the ordinary is looked at again, to say why it is refused.
+    const isPlain = (byte === CloseBrace || byte === Comma) && signed >= min && signed <= max
+    if (isPlain && isDigit(first!) && (first !== Zero || pos === this.pos + 1)) {
+      this.pos = pos
+      out.length = length
+      return
+    }
     this.integer(min, max)
-    return this.source()
+    this.append(this.start, out)
+  }
+
+  /** Passes over a number of 1 to 18 digits, as nearly all are, or else over nothing. */
+  private skipPlain(): boolean {
+    const first = this.peek()
+    const { bytes, pos } = this
+    if (first <= Zero || first > Nine) return false
+    let at = pos + 1
+    while (isDigit(bytes[at]!)) at++
+    const byte = bytes[at]
+    if (at - pos > 18 || (byte !== Comma && byte !== CloseBrace)) return false
+    this.pos = at
+    return true
   }
 
   /** Passes over an unsigned 64-bit number. */
   skipUint64(): void {
+    if (!this.skipPlain()) this.readUint64()
+  }
+
+  private readUint64(): void {
     this.digits()
     if (this.isNegative || this.count > 20 || (this.count === 20 && BigInt(this.source()) > maxUint64)) {
       this.refuse("number out of range")
@@ -372,12 +435,16 @@ export class JsonReader {
   }
 
   uint64(): bigint {
-    this.skipUint64()
+    this.readUint64()
     return BigInt(this.count <= exactDigits ? this.value : this.source())
   }
 
   /** Passes over a signed 64-bit number. */
   skipInt64(): void {
+    if (!this.skipPlain()) this.readInt64()
+  }
+
+  private readInt64(): void {
     this.digits()
     if (this.count > 19 || (this.count === 19 && BigInt.asIntN(64, BigInt(this.source())) !== BigInt(this.source()))) {
       this.refuse("number out of range")
@@ -385,18 +452,26 @@ export class JsonReader {
   }
 
   int64(): bigint {
-    this.skipInt64()
+    this.readInt64()
     return BigInt(this.count <= exactDigits && !this.isNegative ? this.value : this.source())
   }
 
   /** A signed 64-bit number as it is written. */
-  int64Text(): string {
+  appendInt64(out: Arena): void {
+    this.peek()
+    const start = this.pos
     this.skipInt64()
-    return this.source()
+    this.append(start, out)
   }
 
   /** Any JSON number as it is written. */
-  numberText(): string {
+  appendNumber(out: Arena): void {
+    const start = this.skipNumber()
+    this.append(start, out)
+  }
+
+  /** Passes over any JSON number; returns where it began. */
+  private skipNumber(): number {
     const isNegative = this.peek() === Minus
     const start = this.pos
     let pos = isNegative ? start + 1 : start
@@ -409,7 +484,7 @@ export class JsonReader {
       pos = this.pastDigits(sign === Plus || sign === Minus ? pos + 2 : pos + 1)
     }
     this.pos = pos
-    return this.text.slice(start - this.shift, pos - this.shift)
+    return start
   }
 
   /** The position behind at least one digit. */
@@ -424,32 +499,38 @@ export class JsonReader {
   }
 
   /** An array of bytes, as numbers, that together are UTF-8 text. */
-  byteText(): string {
+  appendByteText(out: Arena): void {
     this.open(OpenBracket)
-    // Each byte takes at least a digit and what separates it from the next.
-    const room = (this.end - this.pos + 1) >> 1
-    const out = room <= scratch.length ? scratch : new Uint8Array(room)
-    let length = this.compactBytes(out)
-    if (length < 0) {
-      length = 0
-      for (let n = 0; this.another(n, CloseBracket); n++) out[length++] = this.integer(0, 255)
+    const start = out.length
+    let seen = this.compactBytes(out)
+    if (seen < 0) {
+      seen = 0
+      for (let n = 0; this.another(n, CloseBracket); n++) {
+        const byte = this.integer(0, 255)
+        if (byte === Quote || byte === Backslash) out.isPlain = false
+        seen |= byte
+        out.bytes[out.length++] = byte
+      }
     }
+    if (seen <= 0x7f) return
     try {
-      return utf8.decode(out.subarray(0, length))
+      utf8.decode(out.bytes.subarray(start, out.length))
     } catch {
-      return this.refuse("invalid UTF-8")
+      this.refuse("invalid UTF-8")
     }
   }
 
   /**
-   * Reads the elements of a byte array without white space and its closing bracket; returns how many. Whatever is
-   * not in that form, or not valid, is left where it is (-1).
+   * Reads the elements of a byte array without white space and its closing bracket; returns the union of their bits.
+   * Whatever is not in that form, or not valid, is left where it is (-1).
    */
-  private compactBytes(out: Uint8Array): number {
+  private compactBytes(out: Arena): number {
     const bytes = this.bytes
+    const to = out.bytes
     // Three digits and a bracket are always followed by what closes the tuple, the message and the event.
     const last = this.end - 4
-    let length = 0
+    let { length } = out
+    let seen = 0
     let pos = this.pos
     while (pos < last) {
       let value = bytes[pos++]! - Zero
@@ -464,10 +545,13 @@ export class JsonReader {
         }
       }
       if (value > 255) return -1
-      out[length++] = value
+      if (value === Quote || value === Backslash) out.isPlain = false
+      seen |= value
+      to[length++] = value
       if (next === CloseBracket) {
         this.pos = pos
-        return length
+        out.length = length
+        return seen
       }
       if (next !== Comma) return -1
     }
@@ -486,10 +570,7 @@ export class JsonReader {
         if (byte === OpenBrace) this.key(undefined)
         this.skip(depth + 1)
       }
-    } else if (byte === Minus || isDigit(byte)) this.numberText()
+    } else if (byte === Minus || isDigit(byte)) this.skipNumber()
     else if (!this.take(True) && !this.take(False) && !this.take(Null)) this.refuse("invalid JSON")
   }
 }
-
-/** How many bytes more than UTF-16 code units the code point takes that this byte begins; 0 within one. */
-const ahead = (byte: number): number => (byte < 0xc0 ? 0 : byte < 0xe0 ? 1 : 2)

@@ -10,9 +10,9 @@ import { FluvioConsumer, type FluvioError, Offset } from "./FluvioConsumer.ts"
 import { identityOf } from "./Fold.ts"
 import { formatLsn } from "./OffsetStore.ts"
 import type { Relation } from "./Relation.ts"
-import type { Tuple } from "./ReplicationEvent.ts"
 import * as SqlFailure from "./SqlFailure.ts"
 import type { Change, End } from "./Transaction.ts"
+import type { Tuple } from "./Tuple.ts"
 
 /** Why a transaction is set aside: the class that `on-error.*` names, or that it follows one with the same key. */
 export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"
@@ -63,7 +63,7 @@ const nameOf = (relation: Relation): string => `${relation.namespace}.${relation
 /** A whole table, or one row of it by its key: what later changes are compared with. */
 const keyText = (relation: Relation, tuple: Tuple | null): string => {
   const isKeyed = relation.replicaIdentity === "Default" || relation.replicaIdentity === "Index"
-  const cells = tuple?.filter((_, index) => relation.columns[index].isKey) ?? []
+  const cells = tuple?.cells.filter((_, index) => relation.columns[index].isKey) ?? []
   const isKnown = isKeyed && cells.length > 0 && cells.every((cell) => cell !== null && cell !== undefined)
   return JSON.stringify(isKnown ? [nameOf(relation), ...cells] : [nameOf(relation)])
 }

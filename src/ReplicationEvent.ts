@@ -6,24 +6,17 @@ import {
   CloseBracket,
   JsonReader,
   JsonRefused,
+  type Expected,
   key,
-  type Key,
   OpenBrace,
   OpenBracket,
   Quote,
-  refusals
+  refusals,
+  string
 } from "./JsonReader.ts"
 import type { Lsn } from "./OffsetStore.ts"
 import type { Relation, RelationColumn, ReplicaIdentity } from "./Relation.ts"
-
-/**
- * One column's value in PostgreSQL's text format, exactly as the source printed it: `null` is SQL NULL, `undefined`
- * is an unchanged TOASTed value that the source did not send. Numbers stay text: nothing is rounded.
- */
-export type Cell = string | null | undefined
-
-/** A row: one cell per column of the relation, in its order. */
-export type Tuple = ReadonlyArray<Cell>
+import { Arena, Tuple } from "./Tuple.ts"
 
 export interface Begin {
   readonly type: "begin"
@@ -145,7 +138,7 @@ export class FloatNull extends Schema.TaggedError<FloatNull>()("FloatNull", fact
   }
 }
 
-const keys = (...names: ReadonlyArray<string>): ReadonlyArray<Key> => names.map(key)
+const keys = (...names: ReadonlyArray<string>): ReadonlyArray<Expected> => names.map(key)
 
 /** The fields of each object in the order in which the inbound connector writes them. */
 const eventKeys = keys("wal_start", "wal_end", "timestamp", "message")
@@ -161,7 +154,7 @@ const deleteKeys = keys("type", "rel_id", "old_tuple", "key_tuple")
 const truncateKeys = keys("type", "options", "rel_ids")
 
 /** The tag that a character of it lets expect: the first one, or for Int2, Int4 and Int8 the last. */
-const tagByCharacter: Array<Key | undefined> = Array.from({ length: 128 })
+const tagByCharacter: Array<Expected | undefined> = Array.from({ length: 128 })
 for (const tag of keys("Bool", "Char", "Float8", "Oid", "RawText", "String")) {
   tagByCharacter[tag.text.charCodeAt(0)] = tag
 }
@@ -171,6 +164,19 @@ const LetterI = 0x49
 const maxUint32 = 2 ** 32 - 1
 const minInt32 = -(2 ** 31)
 const maxInt32 = 2 ** 31 - 1
+
+/** The type of message that its first letter lets expect. */
+const typeByLetter: Array<Expected | undefined> = Array.from({ length: 128 })
+for (const type of ["begin", "insert", "update", "delete", "commit"].map(string)) {
+  typeByLetter[type.text.charCodeAt(0)] = type
+}
+
+const { bytes: nullWord } = string("Null")
+const notANumber = new TextEncoder().encode("NaN")
+
+/** Enough for thousands of rows, little enough for the last of them to keep in memory. */
+const arenaBytes = 262_144
+const arenaCells = 16_384
 
 /** Thrown by the reader where the policy for a float `null` is to halt. */
 class FloatLost extends Error {}
@@ -184,6 +190,8 @@ class EventReader extends JsonReader {
   floatNull: FloatNullPolicy = "halt"
   /** The relation the current event is about, once that is read. */
   relId: number | undefined
+  /** Where the cells go that are read. */
+  arena = new Arena(arenaBytes, arenaCells)
   /** Whether the message's `type` has been passed. */
   private isTyped = false
 
@@ -272,7 +280,9 @@ class EventReader extends JsonReader {
 
   private typeName(): string {
     this.path = "message.type"
-    return this.string()
+    this.peek()
+    const expected = typeByLetter[this.ahead(1)]
+    return expected !== undefined && this.take(expected.bytes) ? expected.text : this.string()
   }
 
   /** Looks for the type behind the other fields. */
@@ -638,60 +648,86 @@ class EventReader extends JsonReader {
   }
 
   private tuple(): Tuple {
-    const cells: Array<Cell> = []
+    const { arena } = this
+    const first = arena.count
+    let isComplete = true
     this.open(OpenBracket)
     for (let n = 0; this.another(n, CloseBracket); n++) {
       this.index = n
-      cells.push(this.cell())
+      if (this.peek() === Quote) {
+        const isNull = this.takeNull()
+        isComplete &&= isNull
+        if (isNull) arena.addNull()
+        else arena.addUnchanged()
+      } else this.cell(arena)
     }
     this.index = -1
-    return cells
+    return new Tuple(arena, first, arena.count - first, isComplete)
   }
 
-  private cell(): Cell {
-    if (this.peek() === Quote) {
-      const name = this.string()
-      if (name === "Null") return null
-      return name === "UnchangedToast" ? undefined : this.refuse("unknown cell tag")
-    }
+  /** A cell without text: whether it is NULL, and otherwise unchanged. */
+  private takeNull(): boolean {
+    if (this.take(nullWord)) return true
+    const name = this.string()
+    return name === "Null" || (name !== "UnchangedToast" && this.refuse("unknown cell tag"))
+  }
+
+  private cell(arena: Arena): void {
+    const start = arena.length
     this.open(OpenBrace)
     const first = this.ahead(1)
-    const cell = this.taggedCell(this.key(tagByCharacter[first === LetterI ? this.ahead(4) : first]))
+    const isNull = this.taggedCell(this.key(tagByCharacter[first === LetterI ? this.ahead(4) : first]), arena)
     if (this.another(1, CloseBrace)) this.refuse("unexpected value")
-    return cell
+    if (isNull) arena.addNull()
+    else arena.addText(start)
   }
 
-  private taggedCell(tag: string): Cell {
+  /** Copies a cell's text to the arena; returns whether it is NULL instead. */
+  private taggedCell(tag: string, arena: Arena): boolean {
     switch (tag) {
       case "String":
-        return this.string()
+        this.appendString(arena)
+        return false
       case "RawText":
-        return this.byteText()
+        this.appendByteText(arena)
+        return false
       case "Int4":
-        return this.integerText(minInt32, maxInt32)
+        this.appendInteger(minInt32, maxInt32, arena)
+        return false
       case "Int8":
-        return this.int64Text()
+        this.appendInt64(arena)
+        return false
       case "Int2":
-        return this.integerText(-32768, 32767)
+        this.appendInteger(-32768, 32767, arena)
+        return false
       case "Bool":
-        return this.boolean() ? "true" : "false"
+        this.appendBoolean(arena)
+        return false
       case "Float8":
       case "Float4":
-        return this.float()
+        return this.float(arena)
       case "Oid":
-        return this.integerText(0, maxUint32)
+        this.appendInteger(0, maxUint32, arena)
+        return false
       case "Char":
         // The inbound connector parses the column's text as a number: the number is the text.
-        return this.integerText(-128, 127)
+        this.appendInteger(-128, 127, arena)
+        return false
       default:
         return this.refuse("unknown cell tag")
     }
   }
 
-  private float(): Cell {
-    if (!this.null()) return this.numberText()
+  private float(arena: Arena): boolean {
+    if (!this.null()) {
+      this.appendNumber(arena)
+      return false
+    }
     if (this.floatNull === "halt") throw new FloatLost()
-    return this.floatNull === "nan" ? "NaN" : null
+    if (this.floatNull === "null") return true
+    arena.bytes.set(notANumber, arena.length)
+    arena.length += notANumber.length
+    return false
   }
 }
 
@@ -708,6 +744,12 @@ export const decode = (record: FluvioRecord, options: { readonly floatNull: Floa
   reader.floatNull = options.floatNull
   reader.relId = undefined
   try {
+    const { length } = record.value
+    const { arena } = reader
+    // The text of cells never takes more bytes than the record they are read from.
+    if (arena.length + length > arena.bytes.length || arena.count >= arenaCells) {
+      reader.arena = new Arena(Math.max(arenaBytes, length), arenaCells)
+    }
     reader.load(record.value)
     return reader.event()
   } catch (error) {

@@ -18,7 +18,6 @@ export interface Route {
   /** Every cell that has a target column, generated columns left out. */
   readonly columns: ReadonlyArray<RoutedColumn>
   /** Every cell has a column: a tuple is a row of `columns` as it is. */
-  readonly isWhole: boolean
   readonly lookup: Lookup
   /** Places in `columns` of the key, when `lookup` is `key`. */
   readonly key: ReadonlyArray<number>
@@ -69,7 +68,6 @@ export const route = (
     relation,
     table,
     columns,
-    isWhole: columns.length === relation.columns.length,
     key,
     isKeyUnique: within.length > 0,
     isKeyArbiter: within.some((unique) => unique.length === names.size),

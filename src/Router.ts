@@ -55,8 +55,12 @@ export interface Router {
     relations: ReadonlySet<Relation>,
     at: Place
   ) => Effect.Effect<void, RouterError, SqlClient.SqlClient>
+  /** Whether the relation is prepared. */
+  readonly knows: (relation: Relation) => boolean
   /** The route of a prepared relation; `undefined` when it is filtered out. */
   readonly routeOf: (relation: Relation) => Route | undefined
+  /** Rises with everything that is forgotten: routes of another version may be wrong by now. */
+  readonly version: () => number
   /** Forgets everything: the target's shape changed, or a change of it was rolled back. */
   readonly forget: () => void
 }
@@ -64,6 +68,7 @@ export interface Router {
 export const make = (mapping: Mapping): Router => {
   const known = new Map<string, TargetTable>()
   const routes = new Map<Relation, Route | undefined>()
+  let version = 0
   /** Tables of which the operator has been told. */
   const warned = new Set<string>()
 
@@ -103,8 +108,11 @@ export const make = (mapping: Mapping): Router => {
   return {
     tables,
     prepare,
+    knows: (relation) => routes.has(relation),
     routeOf: (relation) => routes.get(relation),
+    version: () => version,
     forget: () => {
+      version += 1
       known.clear()
       routes.clear()
     }

@@ -49,13 +49,9 @@ export interface Applied {
   readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
 }
 
-/** The source broke a streamed transaction off and began again with `piece`; what was applied of it is rolled back. */
+/** The source broke a streamed transaction off and began again; what was applied of it is rolled back. */
 export class BrokenOff {
   readonly _tag = "BrokenOff"
-  readonly piece: Piece
-  constructor(piece: Piece) {
-    this.piece = piece
-  }
 }
 
 const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
@@ -189,13 +185,32 @@ const skipped = {
   existingRows: "inserts skipped, because the target has their row already"
 }
 
+/** A statement, and whether it is judged as a set or as one row. */
+interface PlannedStatement {
+  readonly isSet: boolean
+  readonly statement: Statement | NoIdentity
+}
+
+/** What a group will run, made before its turn comes; of use as long as the router knows what it knew then. */
+export interface Plan {
+  readonly version: number
+  readonly statements: ReadonlyArray<PlannedStatement>
+  readonly changes: number
+  readonly millis: number
+}
+
 export type Run<A, E, R = never> = Effect.Effect<A, E, R | SqlClient.SqlClient | OffsetStore>
 
 export interface Sink {
   /** Triggers and foreign keys of the target are off while applying. */
   readonly isReplica: boolean
-  /** Applies whole transactions, all in one. */
-  readonly whole: (group: Group, mode: Mode) => Run<Applied, SinkError | FoldGivenUp>
+  /**
+   * Folds a group of whole transactions while the one before it is being applied; `undefined` when its statements cannot
+   * be known yet, because the target has to be asked or altered first.
+   */
+  readonly plan: (group: Group) => Plan | undefined
+  /** Applies whole transactions, all in one; folded as planned, if there is a plan. */
+  readonly whole: (group: Group, mode: Mode, plan?: Plan) => Run<Applied, SinkError | FoldGivenUp>
   /**
    * Applies one transaction in parts, the first of them at hand and the others from `more`; each under a savepoint, so
    * that a part whose fold is given up is replayed alone.
@@ -211,6 +226,9 @@ export interface Sink {
 export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: Catalogue) {
   const config = yield* ConnectorConfig
   const { checksum } = yield* FluvioConsumer
+  const clock = yield* Clock.Clock
+  /** Milliseconds that no change of the machine's clock disturbs. */
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const session = yield* Session.make(config.target)
   const mapping = Mapping.make(config.tables)
   const router = Router.make(mapping)
@@ -280,28 +298,70 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     else return yield* Effect.fail(new FoldGivenUp())
   })
 
+  /** The statements of a run, each made when it is asked for, because all together they take much memory. */
+  const statementsOf = function* (
+    changes: ReadonlyArray<PlannedChange>,
+    mode: Mode,
+    spent: { plan: number }
+  ): Generator<PlannedStatement> {
+    let started = now()
+    const steps = mode === "folded" ? fold(changes, router.routeOf) : inOrder(changes, router.routeOf)
+    for (const step of steps) {
+      const statement = statementOf(step, config)
+      if (statement === undefined) continue
+      spent.plan += now() - started
+      yield { isSet: step.type !== "row", statement }
+      started = now()
+    }
+    spent.plan += now() - started
+  }
+
+  const plan: Sink["plan"] = (group) => {
+    const changes: Array<PlannedChange> = []
+    let known: Relation | undefined
+    for (const piece of group) {
+      if (piece.end === undefined || !piece.isFirst || piece.refusal !== undefined) return undefined
+      for (const change of piece.changes) {
+        if (change.type === "relation" || change.type === "type") return undefined
+        for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
+          if (relation !== known && !router.knows(relation)) return undefined
+          known = relation
+        }
+        changes.push(change)
+      }
+    }
+    const spent = { plan: 0 }
+    const statements = [...statementsOf(changes, "folded", spent)]
+    return { version: router.version(), statements, changes: changes.length, millis: spent.plan }
+  }
+
+  const runStatements = Effect.fnUntraced(function* (
+    statements: Iterable<PlannedStatement>,
+    commitLsn: Lsn | undefined,
+    tally: Tally
+  ) {
+    for (const { isSet, statement } of statements) {
+      if (statement instanceof NoIdentity) {
+        const { offset, route } = statement
+        return yield* new IdentityMissing({ table: tableOf(route.relation), offset, commitLsn })
+      }
+      tally.statements += 1
+      yield* isSet ? runSet(statement, commitLsn, tally) : runOne(statement, commitLsn, tally)
+      yield* Failpoint.at("after statement")
+    }
+  })
+
   const runSteps = Effect.fnUntraced(function* (
     changes: ReadonlyArray<PlannedChange>,
     mode: Mode,
     commitLsn: Lsn | undefined,
     tally: Tally
   ) {
-    const started = yield* Clock.currentTimeMillis
-    const steps = mode === "folded" ? fold(changes, router.routeOf) : inOrder(changes, router.routeOf)
-    const planned = yield* Clock.currentTimeMillis
-    tally.plan += planned - started
-    for (const step of steps) {
-      const statement = statementOf(step, config)
-      if (statement === undefined) continue
-      if (statement instanceof NoIdentity) {
-        const { offset, route } = statement
-        return yield* new IdentityMissing({ table: tableOf(route.relation), offset, commitLsn })
-      }
-      tally.statements += 1
-      yield* step.type === "row" ? runOne(statement, commitLsn, tally) : runSet(statement, commitLsn, tally)
-      yield* Failpoint.at("after statement")
-    }
-    tally.execute += (yield* Clock.currentTimeMillis) - planned
+    const started = now()
+    const spent = { plan: 0 }
+    yield* runStatements(statementsOf(changes, mode, spent), commitLsn, tally)
+    tally.plan += spent.plan
+    tally.execute += now() - started - spent.plan
     tally.changes += changes.length
   })
 
@@ -393,22 +453,35 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     }
   }
 
-  const whole: Sink["whole"] = Effect.fnUntraced(function* (group, mode) {
+  const whole: Sink["whole"] = Effect.fnUntraced(function* (group, mode, plan) {
     const tally = new Tally()
     const { end } = group[group.length - 1]
-    const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
     const position = positionAt(end!, group)
+    const commitLsn = group.length === 1 ? end!.commitLsn : undefined
+    const applyPlanned = Effect.fnUntraced(function* ({ changes, millis, statements }: Plan) {
+      const started = now()
+      yield* runStatements(statements, commitLsn, tally)
+      tally.plan = millis
+      tally.execute = now() - started
+      tally.changes = changes
+      return { relations: [], types: [] }
+    })
+    const applyUnplanned = Effect.gen(function* () {
+      const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
+      yield* applyChanges(changes, mode, commitLsn, tally)
+      return catalogueOf(changes)
+    })
     let ready = 0
     yield* transaction(
       Effect.gen(function* () {
-        yield* applyChanges(changes, mode, group.length === 1 ? end!.commitLsn : undefined, tally)
-        ready = yield* Clock.currentTimeMillis
-        yield* save(position, catalogueOf(changes))
+        const learned = yield* plan?.version === router.version() ? applyPlanned(plan) : applyUnplanned
+        ready = now()
+        yield* save(position, learned)
       })
     ).pipe(Effect.mapError(refusedAt(end!)))
     if (mode === "in-order") tally.replays = 1
     yield* tally.told
-    return committed(group, position, tally, (yield* Clock.currentTimeMillis) - ready)
+    return committed(group, position, tally, now() - ready)
   })
 
   const applyPart = Effect.fnUntraced(function* (piece: Piece, mode: Mode, tally: Tally) {
@@ -433,7 +506,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const { piece, position } = yield* transaction(
       Effect.gen(function* () {
         for (let piece = first; ; piece = yield* more) {
-          if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff(piece))
+          if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff())
           if (piece.refusal !== undefined) return yield* piece.refusal
           yield* applyPart(piece, "folded", tally).pipe(
             Effect.catchIf(isFoldsOwn, () => applyPart(piece, "in-order", tally))
@@ -446,7 +519,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           if (piece.end === undefined) continue
           const position = positionAt(piece.end)
           end = piece.end
-          ready = yield* Clock.currentTimeMillis
+          ready = now()
           yield* save(position, { relations, types })
           return { position, piece: { ...piece, records, bytes } }
         }
@@ -457,18 +530,18 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       R
     >
     yield* tally.told
-    return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - ready)
+    return committed([piece], position, tally, now() - ready)
   })
 
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
     const position = positionAt(end)
     for (const change of piece.changes) if (change.type === "type") types.set(change.id, change.name)
-    const started = yield* Clock.currentTimeMillis
+    const started = now()
     const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
     yield* transaction(Effect.andThen(written, save(position, catalogueOf(piece.changes))))
     tally.quarantined = 1
-    return committed([piece], position, tally, (yield* Clock.currentTimeMillis) - started)
+    return committed([piece], position, tally, now() - started)
   })
 
   const stillOurs: Sink["stillOurs"] = Effect.gen(function* () {
@@ -479,6 +552,6 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     return yield* new PositionConflict({ topic: config.topic, partition: config.partition, expected })
   })
 
-  const sink: Sink = { isReplica: session.isReplica, whole, parts, past, stillOurs }
+  const sink: Sink = { isReplica: session.isReplica, plan, whole, parts, past, stillOurs }
   return sink
 })

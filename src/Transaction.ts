@@ -17,9 +17,9 @@ import {
   EventDecodeError,
   FloatNull,
   type FloatNullPolicy,
-  type ReplicationEvent,
-  type Tuple
+  type ReplicationEvent
 } from "./ReplicationEvent.ts"
+import type { Tuple } from "./Tuple.ts"
 
 export interface InsertChange {
   readonly type: "insert"

@@ -3,7 +3,8 @@ import * as fc from "fast-check"
 import type { FluvioRecord, Offset } from "../src/FluvioConsumer.ts"
 import type { Lsn } from "../src/OffsetStore.ts"
 import type { Relation } from "../src/Relation.ts"
-import type { Cell, ReplicationEvent, Tuple } from "../src/ReplicationEvent.ts"
+import type { ReplicationEvent } from "../src/ReplicationEvent.ts"
+import { type Cell, Tuple } from "../src/Tuple.ts"
 
 const utf8 = new TextEncoder()
 
@@ -35,7 +36,15 @@ export const raw = (value: string) => tagged("RawText", `[${utf8.encode(value).j
 
 export type Row = ReadonlyArray<CellFixture>
 const tupleJson = (row: Row | null): string => (row === null ? "null" : `[${row.map((cell) => cell.json).join(",")}]`)
-const tupleOf = (row: Row): Tuple => row.map((cell) => cell.cell)
+const tupleOf = (row: Row): Tuple => Tuple.of(row.map((cell) => cell.cell))
+
+/** The same with the cells of tuples as plain arrays, however deep: to compare, and to be read where it differs. */
+export const plain = (value: unknown): unknown => {
+  if (value instanceof Tuple) return value.cells
+  if (Array.isArray(value)) return value.map(plain)
+  const isRecord = value !== null && typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype
+  return isRecord ? Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, plain(inner)])) : value
+}
 
 /** A message: its JSON, and the event it decodes to. */
 export interface MessageFixture {

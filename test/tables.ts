@@ -4,21 +4,13 @@
  */
 import * as fc from "fast-check"
 import { NoIdentity, type PlanOptions, statementOf } from "../src/ApplyPlan.ts"
-import {
-  type Key,
-  type PlannedChange,
-  type RouteOf,
-  type Row,
-  type Step,
-  identityOf,
-  updatedRowOf
-} from "../src/Fold.ts"
+import { type PlannedChange, type RouteOf, type Step, identityOf, updatedRowOf } from "../src/Fold.ts"
 import { qualified, quote } from "../src/Identifier.ts"
 import type { Relation, ReplicaIdentity } from "../src/Relation.ts"
-import type { Cell, Tuple } from "../src/ReplicationEvent.ts"
 import { type Route, route } from "../src/Route.ts"
 import type { TargetColumn, TargetTable } from "../src/TargetTable.ts"
 import type { RowChange, TruncateChange } from "../src/Transaction.ts"
+import { type Cell, Tuple } from "../src/Tuple.ts"
 import { offset } from "./events.ts"
 
 export interface ColumnShape {
@@ -128,35 +120,38 @@ export const relationsOf = (shape: Shape): ReadonlyArray<Relation> =>
 
 const nasty = [`O'Reilly said "\\n {1,2}"`, "", "NULL", "😀\tü\n", null]
 
+type Cells = ReadonlyArray<Cell>
+
 interface Before {
-  readonly oldTuple?: Tuple | null
-  readonly keyTuple?: Tuple | null
+  readonly oldTuple?: Cells | null
+  readonly keyTuple?: Cells | null
 }
 
-export const insertOf = (relation: Relation, tuple: Tuple, at = 0): RowChange => ({
+const beforeOf = ({ keyTuple = null, oldTuple = null }: Before) => ({
+  oldTuple: oldTuple && Tuple.of(oldTuple),
+  keyTuple: keyTuple && Tuple.of(keyTuple)
+})
+
+export const insertOf = (relation: Relation, cells: Cells, at = 0): RowChange => ({
   type: "insert",
   offset: offset(at),
   relation,
-  tuple
+  tuple: Tuple.of(cells)
 })
 
-export const updateOf = (relation: Relation, newTuple: Tuple, before: Before = {}, at = 0): RowChange => ({
+export const updateOf = (relation: Relation, cells: Cells, before: Before = {}, at = 0): RowChange => ({
   type: "update",
   offset: offset(at),
   relation,
-  oldTuple: null,
-  keyTuple: null,
-  newTuple,
-  ...before
+  ...beforeOf(before),
+  newTuple: Tuple.of(cells)
 })
 
 export const deleteOf = (relation: Relation, before: Before, at = 0): RowChange => ({
   type: "delete",
   offset: offset(at),
   relation,
-  oldTuple: null,
-  keyTuple: null,
-  ...before
+  ...beforeOf(before)
 })
 
 export const truncateOf = (
@@ -446,7 +441,7 @@ export class Source {
     }
     if (kind === "truncate") {
       table.rows = []
-      this.push({ type: "truncate", relations, cascade: false, restartIdentity: false })
+      this.changes.push(truncateOf(relations, {}, this.changes.length))
       return
     }
     if (at === -1 || shape.replicaIdentity === "Nothing") return
@@ -518,14 +513,14 @@ export class Source {
 
   private insert({ relations, rows }: Source["tables"][number], row: SourceRow): void {
     rows.push(row)
-    this.push({ type: "insert", relation: relations[row.part], tuple: row.cells })
+    this.changes.push(insertOf(relations[row.part], row.cells, this.changes.length))
   }
 
   private delete({ relations, rows, shape }: Source["tables"][number], at: number): void {
     const [{ cells, part }] = rows.splice(at, 1)
     const isFull = shape.replicaIdentity === "Full"
     const before = { oldTuple: isFull ? cells : null, keyTuple: isFull ? null : this.keyOf(shape, cells) }
-    this.push({ type: "delete", relation: relations[part], ...before })
+    this.changes.push(deleteOf(relations[part], before, this.changes.length))
   }
 
   private update({ relations, rows, shape }: Source["tables"][number], at: number, cells: StoredRow): void {
@@ -537,25 +532,23 @@ export class Source {
     this.hasHardChanges ||= shape.columns.some(
       ({ name }, place) => shape.unique.some((names) => names.includes(name)) && isChanged(place)
     )
-    this.push({
-      type: "update",
-      relation: relations[part],
+    const sent = cells.map((cell, place) =>
+      shape.columns[place].isToasted === true && cell !== null && !isChanged(place) ? undefined : cell
+    )
+    const before = {
       oldTuple: isFull ? old : null,
-      keyTuple: !isFull && isKeyChanged ? this.keyOf(shape, old) : null,
-      newTuple: cells.map((cell, place) =>
-        shape.columns[place].isToasted === true && cell !== null && !isChanged(place) ? undefined : cell
-      )
-    })
+      keyTuple: !isFull && isKeyChanged ? this.keyOf(shape, old) : null
+    }
+    this.changes.push(updateOf(relations[part], sent, before, this.changes.length))
   }
 
-  private keyOf(shape: Shape, cells: StoredRow): Tuple {
+  private keyOf(shape: Shape, cells: StoredRow): StoredRow {
     return cells.map((cell, place) => (shape.identity.includes(shape.columns[place].name) ? cell : null))
   }
-
-  private push(change: PlannedChange extends infer C ? (C extends PlannedChange ? Omit<C, "offset"> : never) : never) {
-    this.changes.push({ ...change, offset: offset(this.changes.length) } as PlannedChange)
-  }
 }
+
+/** A tuple's cells by their place in the route. */
+export const routed = ({ columns }: Route, tuple: Tuple): Cells => columns.map(({ index }) => tuple.cell(index))
 
 /** A unique key was violated, or a policy stops at a conflict. */
 export class Refused extends Error {}
@@ -606,12 +599,16 @@ export class Target {
   apply(step: Step, options: PlanOptions, isReversed = false): number {
     switch (step.type) {
       case "insertSet":
-        return step.rows.reduce((touched, row) => touched + this.insert(step.route, row, options), 0)
+        return step.rows.reduce(
+          (touched, row) => touched + this.insert(step.route, routed(step.route, row), options),
+          0
+        )
       case "updateSet": {
         const found = this.find(step.route, step.keys)
         if (isReversed) found.reverse()
         for (const [at, n] of found) {
-          this.update(step.route, at, (place) => (step.places.includes(place) ? step.rows[n][place] : undefined))
+          const cells = routed(step.route, step.rows[n])
+          this.update(step.route, at, (place) => (step.places.includes(place) ? cells[place] : undefined))
         }
         return found.length
       }
@@ -631,28 +628,23 @@ export class Target {
   }
 
   private row(route: Route, change: RowChange, options: PlanOptions): number {
-    if (change.type === "insert") {
-      return this.insert(
-        route,
-        route.columns.map(({ index }) => change.tuple[index]),
-        options
-      )
-    }
-    const identity = identityOf(change) ?? []
+    if (change.type === "insert") return this.insert(route, routed(route, change.tuple), options)
+    const identity = identityOf(change) ?? Tuple.of(route.relation.columns.map(() => undefined))
+    const sought = routed(route, identity)
     const { rows } = this.at(route.table)
     const places = route.lookup === "key" ? route.key : route.columns.map((_, place) => place)
     const found = rows.flatMap((row, at) => {
       const isMeant = places.every((place) => {
-        const { column, index } = route.columns[place]
-        return isEqual(column.type, row[this.place(route, place)], identity[index])
+        const { column } = route.columns[place]
+        return isEqual(column.type, row[this.place(route, place)], sought[place])
       })
       return isMeant ? [at] : []
     })
     const meant = route.lookup === "key" ? found : found.slice(0, 1)
     if (change.type === "delete") this.remove(route, new Set(meant))
     else {
-      const cells = updatedRowOf(route, change)
-      const isKeySame = route.key.every((place) => cells[place] === identity[route.columns[place].index])
+      const cells = routed(route, updatedRowOf(route, change))
+      const isKeySame = route.key.every((place) => cells[place] === sought[place])
       const cellOf = (place: number) => (isKeySame && route.key.includes(place) ? undefined : cells[place])
       for (const at of meant) this.update(route, at, cellOf)
     }
@@ -665,12 +657,13 @@ export class Target {
   }
 
   /** The rows with these keys, each with the place of its key. */
-  private find(route: Route, keys: ReadonlyArray<Key>): Array<[at: number, key: number]> {
+  private find(route: Route, keys: ReadonlyArray<Tuple>): Array<[at: number, key: number]> {
+    const sought = keys.map((key) => routed(route, key))
     return this.at(route.table).rows.flatMap((row, at) => {
-      const n = keys.findIndex((key) =>
-        route.key.every((place, part) => {
+      const n = sought.findIndex((key) =>
+        route.key.every((place) => {
           const cell = row[this.place(route, place)]
-          return cell !== null && isEqual(route.columns[place].column.type, cell, key[part])
+          return cell !== null && isEqual(route.columns[place].column.type, cell, key[place])
         })
       )
       return n === -1 ? [] : [[at, n] satisfies [number, number]]
@@ -694,7 +687,7 @@ export class Target {
     rows[at] = row
   }
 
-  private insert(route: Route, cells: Row, options: PlanOptions): number {
+  private insert(route: Route, cells: Cells, options: PlanOptions): number {
     const { rows, table } = this.at(route.table)
     const row = table.columns.map((column) => {
       const place = route.columns.findIndex((routed) => routed.column.name === column.name)
@@ -822,7 +815,7 @@ export const play = ({ divergences, operations, shapes, start }: Scenario): Play
             route: route(relationsOf(shape)[0], table),
             offset: offset(0),
             mayMiss: false,
-            rows: [chosen]
+            rows: [Tuple.of(chosen)]
           },
           halting
         )
@@ -857,7 +850,7 @@ export const halting: Policies = { existingRow: "halt", missingRow: "halt", trun
 const cellsText = (tuple: Tuple | null): string =>
   tuple === null
     ? "-"
-    : `(${tuple.map((cell) => (cell === undefined ? "unchanged" : JSON.stringify(cell))).join(", ")})`
+    : `(${tuple.cells.map((cell) => (cell === undefined ? "unchanged" : JSON.stringify(cell))).join(", ")})`
 
 /** A change on one line. */
 export const changeText = (change: PlannedChange): string => {

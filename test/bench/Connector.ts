@@ -4,6 +4,7 @@
  */
 import { Deferred, Effect, Redacted, type Scope } from "effect"
 import { fork } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { BenchmarkFailed, now } from "./Lab.ts"
 
@@ -50,6 +51,10 @@ export interface ConnectorProcess {
 
 const entry = fileURLToPath(new URL("ConnectorProcess.ts", import.meta.url))
 
+/** The options for Node that the executable names in its first line. */
+const [shebang] = readFileSync(new URL("../../layers/main.ts", import.meta.url), "utf8").split("\n", 1)
+const execArgv = shebang.match(/--\S+/g) ?? []
+
 /** The scope ends with the process, which is killed unless it has reported and ends by itself. */
 export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -58,7 +63,11 @@ export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, neve
     const spawned = now()
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const child = fork(entry, [], { serialization: "advanced", stdio: ["ignore", "ignore", "inherit", "ipc"] })
+        const child = fork(entry, [], {
+          execArgv,
+          serialization: "advanced",
+          stdio: ["ignore", "ignore", "inherit", "ipc"]
+        })
         const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()))
         child.on("message", (message: ProcessMessage) => {
           if ("begun" in message) Deferred.doneUnsafe(begun, Effect.succeed(message.begun))

@@ -71,7 +71,7 @@ export const contentOf = Effect.fnUntraced(function* (database: TestDatabase, ta
     (table) =>
       `SELECT '${table}: ' || count(*) || ' rows, ' || coalesce(sum(hashtextextended(t::text, 0)), 0) AS digest FROM ${quote(table)} AS t`
   )
-  const rows = yield* database.query(digests.join(" UNION ALL "))
+  const rows = yield* database.query(`${digests.join(" UNION ALL ")} ORDER BY digest`)
   return rows.map((row) => row["digest"]).join("; ")
 })
 

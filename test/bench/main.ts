@@ -38,9 +38,9 @@ const unknown = wanted.filter((name) => !isPart(name))
 
 const size = values.quick
   ? {
-      tpcb: Workload.tpcb(2, 30_000),
-      insert: Workload.inserts(30_000),
-      updateDelete: Workload.updatesAndDeletes(200_000, 12_000),
+      tpcb: Workload.tpcb(3, 50_000),
+      insert: Workload.inserts(40_000),
+      updateDelete: Workload.updatesAndDeletes(200_000, 20_000),
       rounds: 3,
       sampleChanges: 500,
       latencySeconds: 2,

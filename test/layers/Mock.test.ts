@@ -13,6 +13,7 @@ import { route } from "../../src/Route.ts"
 import * as SourceType from "../../src/SourceType.ts"
 import * as SqlFailure from "../../src/SqlFailure.ts"
 import * as TargetTable from "../../src/TargetTable.ts"
+import { Tuple } from "../../src/Tuple.ts"
 import { begin, commit, insert, int4, relation, relationOf, text } from "../events.ts"
 import { offsetStoreChecks, type StoreFixture } from "../offsetStore.ts"
 import { log } from "../pipeline.ts"
@@ -171,10 +172,17 @@ describe("Mock's SqlClient", () => {
         const [added, updated, removed] = [`${n}`, `${n + 100}`, `${n + 200}`]
         const offset = Offset.make(n)
         return [
-          { type: "insert", offset, relation: shape, tuple: [added, name] },
-          { type: "update", offset, relation: shape, oldTuple: null, keyTuple: null, newTuple: [updated, name] },
-          { type: "delete", offset, relation: shape, oldTuple: null, keyTuple: [removed, null] },
-          { type: "insert", offset, relation: none.relation, tuple: [] }
+          { type: "insert", offset, relation: shape, tuple: Tuple.of([added, name]) },
+          {
+            type: "update",
+            offset,
+            relation: shape,
+            oldTuple: null,
+            keyTuple: null,
+            newTuple: Tuple.of([updated, name])
+          },
+          { type: "delete", offset, relation: shape, oldTuple: null, keyTuple: Tuple.of([removed, null]) },
+          { type: "insert", offset, relation: none.relation, tuple: Tuple.of([]) }
         ]
       })
       const routeOf = (one: Relation) => (one === none.relation ? none : pets)

@@ -1,12 +1,14 @@
 import { assert, describe, it } from "vitest"
+import * as fc from "fast-check"
 import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../src/ApplyPlan.ts"
 import type { Step } from "../../src/Fold.ts"
 import type { Relation } from "../../src/Relation.ts"
-import type { Cell } from "../../src/ReplicationEvent.ts"
+import { decode } from "../../src/ReplicationEvent.ts"
 import { type Route, route } from "../../src/Route.ts"
 import type { TargetColumn, TargetTable } from "../../src/TargetTable.ts"
 import type { RowChange } from "../../src/Transaction.ts"
-import { offset, relationOf } from "../events.ts"
+import { type Cell, Tuple } from "../../src/Tuple.ts"
+import { arbitraryCell, type CellFixture, insert, offset, record, relationOf, text } from "../events.ts"
 import { deleteOf, insertOf, targetColumn, targetTable, truncateOf, updateOf } from "../tables.ts"
 
 const halt: PlanOptions = { existingRow: "halt", truncateCascade: "as-source" }
@@ -70,8 +72,17 @@ const insertSet = (found: Route, ...rows: ReadonlyArray<ReadonlyArray<Cell>>): S
   type: "insertSet",
   route: found,
   ...at,
-  rows
+  rows: rows.map(Tuple.of)
 })
+
+/** A cell as an element of an array. */
+const element = (cell: Cell) => (cell === null || cell === undefined ? "NULL" : `"${cell.replace(/["\\]/g, "\\$&")}"`)
+
+const decoded = (fixture: CellFixture) => {
+  const event = decode(record(0, insert(1, [fixture])), { floatNull: "halt" })
+  assert(event.type === "insert")
+  return event.tuple
+}
 
 describe("a set of rows", () => {
   it("is inserted from one array a column", () => {
@@ -84,6 +95,49 @@ describe("a set of rows", () => {
   it("keeps every character of a cell in its place", () => {
     const [, cells] = sqlOf(insertSet(pets, ["1", 'a "b" \\ {c,d}', null], ["2", "NULL", null], ["3", "", null])).params
     assert.strictEqual(cells, String.raw`{"a \"b\" \\ {c,d}","NULL",""}`)
+  })
+
+  describe("as the text of an array", () => {
+    const found = make({ columns: [id], key: ["id"] })
+    const arrayOf = (rows: ReadonlyArray<Tuple>) => sqlOf({ type: "insertSet", route: found, ...at, rows }).params[0]
+
+    it("keeps whatever a record holds", () => {
+      const long = fc.constantFrom("x", `"`, "\\", "ä").map((unit) => text(unit.repeat(100_000)))
+      const cells = fc.array(fc.oneof({ weight: 30, arbitrary: arbitraryCell }, { weight: 1, arbitrary: long }), {
+        minLength: 1,
+        maxLength: 30
+      })
+      fc.assert(
+        fc.property(cells, (cells) => {
+          assert.strictEqual(arrayOf(cells.map(decoded)), `{${cells.map(({ cell }) => element(cell)).join(",")}}`)
+        })
+      )
+    })
+
+    /** What was read so far tells whether cells are looked through for quotes: each of these is the first of its buffer. */
+    it("marks quotes and backslashes, in whatever way the record writes them", () => {
+      const cells = [
+        `{"String":"\\""}`,
+        `{"String":"\\u005c"}`,
+        `{"RawText":[34]}`,
+        `{"RawText":[92]}`,
+        `{"RawText":[ 34 ]}`
+      ]
+      const marked = cells.map((json) => {
+        const filling = decoded(text("x".repeat(300_000)))
+        const cell = decoded({ json, cell: undefined })
+        assert.notStrictEqual(cell.arena, filling.arena)
+        return arrayOf([cell])
+      })
+      const [quote, backslash] = [String.raw`{"\""}`, String.raw`{"\\"}`]
+      assert.deepStrictEqual(marked, [quote, backslash, quote, backslash, quote])
+    })
+
+    it("may be of any size", () => {
+      for (const cell of ["x".repeat(5_000_000), `"`.repeat(3_000_000), "y"]) {
+        assert.isTrue(arrayOf([Tuple.of([cell])]) === `{${element(cell)}}`, `${cell.length} characters`)
+      }
+    })
   })
 
   it("is skipped, or updates what is there, by policy", () => {
@@ -115,7 +169,7 @@ describe("a set of rows", () => {
 
   it("has no generated columns", () => {
     const found = make({ columns: [id, { name: "size", isGenerated: true }, { name: "a" }], key: ["id"] })
-    assert.deepStrictEqual(sqlOf(insertSet(found, ["1", "a"])), {
+    assert.deepStrictEqual(sqlOf(insertSet(found, ["1", "2", "a"])), {
       text: 'INSERT INTO "public"."pets" ("id", "a") SELECT unnest($1::integer[]), unnest($2::text[])',
       params: ['{"1"}', '{"a"}']
     })
@@ -135,10 +189,7 @@ describe("a set of rows", () => {
       key: ["mail", "id"],
       table: { schema: "My.Schema", name: 'Tab "le' }
     })
-    const keys = [
-      ["1", "m"],
-      ["2", "n"]
-    ]
+    const keys = [Tuple.of(["1", "other", "m"]), Tuple.of(["2", null, "n"])]
     const where = 'WHERE t."id" = v.k0 AND t."mail" OPERATOR(x.=) v.k1'
     const values = "unnest($1::integer[]) AS k0, unnest($2::text[])::x.citext AS k1"
     const params = ['{"1","2"}', '{"m","n"}']
@@ -150,10 +201,7 @@ describe("a set of rows", () => {
       text: `SELECT FROM ONLY "My.Schema"."Tab ""le" AS t, (SELECT ${values}) AS v ${where}`,
       params
     })
-    const rows = [
-      ["1", "x", "m"],
-      ["3", null, "n"]
-    ]
+    const rows = [Tuple.of(["1", "x", "m"]), Tuple.of(["3", null, "n"])]
     assert.deepStrictEqual(sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1, 0], rows }), {
       text:
         `UPDATE ONLY "My.Schema"."Tab ""le" AS t SET "a""b" = v.c0, "id" = v.c1 ` +
@@ -163,7 +211,7 @@ describe("a set of rows", () => {
   })
 
   it("counts what it should touch, and tells what a miss means", () => {
-    const keys = [["1"], ["2"]]
+    const keys = [Tuple.of(["1", "a", null]), Tuple.of(["2", null, null])]
     const set = { route: pets, offset: offset(0), keys }
     assert.deepStrictEqual(facts({ type: "deleteSet", ...set, mayMiss: true }), {
       kind: "delete",
@@ -298,13 +346,13 @@ describe("a truncate", () => {
 
 it("reaches the partitions of a partitioned table", () => {
   const found = make({ columns: [id, { name: "a" }], key: ["id"], table: { isPartitioned: true } })
-  const keyTuple = ["1", null]
+  const keys = [Tuple.of(["1", null])]
   const steps: ReadonlyArray<Step> = [
-    row(found, deleteOf(found.relation, { keyTuple })),
+    row(found, deleteOf(found.relation, { keyTuple: ["1", null] })),
     row(found, updateOf(found.relation, ["1", "b"])),
-    { type: "deleteSet", route: found, ...at, keys: [["1"]] },
-    { type: "absentSet", route: found, offset: at.offset, keys: [["1"]] },
-    { type: "updateSet", route: found, ...at, keys: [["1"]], places: [1], rows: [["1", "b"]] }
+    { type: "deleteSet", route: found, ...at, keys },
+    { type: "absentSet", route: found, offset: at.offset, keys },
+    { type: "updateSet", route: found, ...at, keys, places: [1], rows: [Tuple.of(["1", "b"])] }
   ]
   for (const step of steps) assert.notInclude(sqlOf(step).text, "ONLY")
 })

@@ -4,6 +4,7 @@ import { fold, inOrder, type PlannedChange, type Step } from "../../src/Fold.ts"
 import type { Relation } from "../../src/Relation.ts"
 import { type Route, route } from "../../src/Route.ts"
 import type { TargetTable } from "../../src/TargetTable.ts"
+import type { Tuple } from "../../src/Tuple.ts"
 import { relationOf } from "../events.ts"
 import { fuzzRuns } from "../fuzz.ts"
 import {
@@ -16,6 +17,7 @@ import {
   type Policies,
   Refused,
   relationsOf,
+  routed,
   runFolded,
   runInOrder,
   type Scenario,
@@ -52,16 +54,24 @@ const routesTo = (table: TargetTable, others: ReadonlyArray<readonly [Relation, 
   }
 }
 
+const keysOf = ({ keys, route }: { readonly keys: ReadonlyArray<Tuple>; readonly route: Route }) =>
+  keys.map((key) => route.key.map((place) => routed(route, key)[place]))
+
 const brief = (step: Step): unknown => {
   switch (step.type) {
     case "insertSet":
-      return { insert: step.rows }
-    case "updateSet":
-      return { update: step.keys, places: step.places, rows: step.rows.map((row) => step.places.map((p) => row[p])) }
+      return { insert: step.rows.map((row) => routed(step.route, row)) }
+    case "updateSet": {
+      const rows = step.rows.map((row) => {
+        const cells = routed(step.route, row)
+        return step.places.map((place) => cells[place])
+      })
+      return { update: keysOf(step), places: step.places, rows }
+    }
     case "deleteSet":
-      return { delete: step.keys }
+      return { delete: keysOf(step) }
     case "absentSet":
-      return { absent: step.keys }
+      return { absent: keysOf(step) }
     case "row":
       return { row: step.change.type }
     case "truncate":

@@ -7,15 +7,23 @@ import { fuzzRuns } from "../fuzz.ts"
 const decodeJson = (json: string, floatNull: FloatNullPolicy = "halt") =>
   decode(Events.recordOf(17, json), { floatNull })
 
+/** The event with plain cells, to be compared. */
+const plainJson = (json: string) => Events.plain(decodeJson(json))
+
 const envelope = (message: string, wal = `"wal_start":1,"wal_end":1,"timestamp":0`) => `{${wal},"message":${message}}`
 
 const insertJson = (cells: string) => envelope(`{"type":"insert","rel_id":7,"tuple":[${cells}]}`)
 
-const cellOf = (json: string, floatNull: FloatNullPolicy = "halt") => {
-  const event = decodeJson(insertJson(json), floatNull)
+const insertedBy = (json: string, floatNull: FloatNullPolicy = "halt") => {
+  const event = decodeJson(json, floatNull)
   assert(event.type === "insert")
-  assert.strictEqual(event.tuple.length, 1)
-  return event.tuple[0]
+  return event.tuple
+}
+
+const cellOf = (json: string, floatNull: FloatNullPolicy = "halt") => {
+  const tuple = insertedBy(insertJson(json), floatNull)
+  assert.strictEqual(tuple.length, 1)
+  return tuple.cell(0)
 }
 
 const refusal = (decoding: () => unknown): EventDecodeError => {
@@ -37,7 +45,10 @@ const assertRefused = (json: string, reason: EventDecodeError["reason"], path?: 
 
 const isTyped = (value: Uint8Array) => {
   try {
-    return decode({ ...Events.recordOf(17, ""), value }, { floatNull: "halt" }).type.length > 0
+    const { type } = decode({ ...Events.recordOf(17, ""), value }, { floatNull: "halt" })
+    // Only JSON is taken for an event.
+    JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value))
+    return type.length > 0
   } catch (error) {
     return error instanceof EventDecodeError || error instanceof FloatNull
   }
@@ -135,10 +146,21 @@ const reference = (text: string): unknown => {
   }
 }
 
+const rowOf = (n: number) => [Events.int4(n), Events.sqlNull, Events.text(`größe "${n}"`), Events.unchangedToast]
+const cellsOfRow = (n: number) => [`${n}`, null, `größe "${n}"`, undefined]
+const decodedRow = (n: number) => insertedBy(Events.eventJson(Events.insert(7, rowOf(n))))
+
+/** Every code unit as an escape. */
+const escaped = (text: string) =>
+  text
+    .split("")
+    .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
+    .join("")
+
 describe("decode", () => {
   it("reads the sample of the inbound connector's documentation", () => {
     assert.deepStrictEqual(
-      decodeJson(
+      plainJson(
         insertJson(
           `{"Int4":1},{"String":"Polly"},{"String":"Parrot"},{"RawText":[50,48,50,48,45,48,49,45,48,49]},"Null","UnchangedToast"`
         )
@@ -150,7 +172,7 @@ describe("decode", () => {
   it("reads whatever the inbound connector writes", () => {
     fc.assert(
       fc.property(Events.arbitraryMessage, (message) => {
-        assert.deepStrictEqual(decodeJson(Events.eventJson(message)), message.event)
+        assert.deepStrictEqual(plainJson(Events.eventJson(message)), Events.plain(message.event))
       }),
       { numRuns: 1000 }
     )
@@ -162,7 +184,7 @@ describe("decode", () => {
         let at = 0
         const choose = (n: number) => entropy[at++ % entropy.length]! % n
         const json = printOtherwise(toJson(Events.eventJson(message)), choose)
-        assert.deepStrictEqual(decodeJson(json), message.event, json)
+        assert.deepStrictEqual(plainJson(json), Events.plain(message.event), json)
       }),
       { numRuns: 1000 }
     )
@@ -173,7 +195,7 @@ describe("decode", () => {
       fc.property(Events.arbitraryMessage, (message) => {
         const json = Events.eventJson(message)
         const expected = reference(json)
-        if (expected !== undefined) assert.deepStrictEqual<unknown>(decodeJson(json), expected)
+        if (expected !== undefined) assert.deepStrictEqual(plainJson(json), expected)
       }),
       { numRuns: 500 }
     )
@@ -221,13 +243,97 @@ describe("decode", () => {
     it("text behind characters that take more bytes than code units", () => {
       const event = decodeJson(insertJson(`{"String":"ä€😀"},{"Int4":12345},{"String":"é\\né"},{"Float8":1.50}`))
       assert(event.type === "insert")
-      assert.deepStrictEqual(event.tuple, ["ä€😀", "12345", "é\né", "1.50"])
+      assert.deepStrictEqual(event.tuple.cells, ["ä€😀", "12345", "é\né", "1.50"])
     })
 
     it("a byte array that is larger than the usual", () => {
       const value = "0123456789ä".repeat(5_000)
       const fixture = Events.raw(value)
       assert.strictEqual(cellOf(fixture.json), value)
+    })
+  })
+
+  it("reads escapes as JSON.parse does, in cells and names, and refuses only what UTF-8 cannot carry", () => {
+    const parts = fc.oneof(
+      fc.string({ unit: "binary" }).map((text) => JSON.stringify(text).slice(1, -1)),
+      fc.string({ unit: "binary", maxLength: 2 }).map(escaped),
+      fc.nat(0xffff).map((unit) => `\\u${unit.toString(16).toUpperCase().padStart(4, "0")}`),
+      fc.constantFrom(...`"\\/bfnrt`).map((letter) => `\\${letter}`),
+      fc.integer({ min: 0xd800, max: 0xdfff }).map((unit) => escaped(String.fromCharCode(unit)))
+    )
+    let readable = 0
+    const { numRuns } = fuzzRuns(2000)
+    fc.assert(
+      fc.property(fc.array(parts, { maxLength: 8 }), (chosen) => {
+        const literal = `"${chosen.join("")}"`
+        const expected: string = JSON.parse(literal)
+        const cell = insertJson(`{"String":${literal}}`)
+        const name = envelope(`{"type":"origin","commit_lsn":1,"name":${literal}}`)
+        if (expected.isWellFormed()) {
+          readable += 1
+          assert.deepStrictEqual(insertedBy(cell).cells, [expected])
+          assert.deepInclude(decodeJson(name), { name: expected })
+        } else {
+          assertRefused(cell, "lone surrogate", "message.tuple[0]")
+          assertRefused(name, "lone surrogate", "message.name")
+        }
+      }),
+      { numRuns }
+    )
+    assert.isAbove(readable, numRuns * 0.2)
+    assert.isBelow(readable, numRuns * 0.9)
+  })
+
+  /** The text of cells is kept in buffers that many records share. */
+  describe("keeps the cells of a record", () => {
+    it("while the buffers fill up with those of others", () => {
+      const tuples = Array.from({ length: 30_000 }, (_, n) => decodedRow(n))
+      const arenas = new Set(tuples.map(({ arena }) => arena))
+      assert.isAbove(arenas.size, 1)
+      assert.isBelow(arenas.size, 100)
+      for (const [n, tuple] of tuples.entries()) assert.deepStrictEqual(tuple.cells, cellsOfRow(n))
+    })
+
+    it("that is larger than a buffer, and those of its neighbours", () => {
+      for (const size of [300_000, 1_000_000]) {
+        const long = `ä"${"😀".repeat(size / 8)}\n${"x".repeat(size / 2)}`
+        const tuples = [
+          decodedRow(1),
+          insertedBy(Events.eventJson(Events.insert(7, [Events.text(long), Events.int4(2), Events.raw(long)]))),
+          decodedRow(3)
+        ]
+        assert.deepStrictEqual(
+          tuples.map((tuple) => tuple.cells),
+          [cellsOfRow(1), [long, "2", long], cellsOfRow(3)]
+        )
+      }
+    })
+
+    it("when another one is refused halfway", () => {
+      const before = decodedRow(1)
+      assertRefused(insertJson(`{"String":"other"},{"RawText":[120,34,300]}`), "number out of range")
+      const after = decodedRow(2)
+      assertRefused(insertJson(`{"Int4":99},{"String":"cut`), "invalid JSON")
+      assert.deepStrictEqual([before.cells, after.cells], [cellsOfRow(1), cellsOfRow(2)])
+    })
+
+    it("with all its images", () => {
+      fc.assert(
+        fc.property(fc.array(Events.arbitraryMessage, { maxLength: 20 }), (messages) => {
+          const events = messages.map((message) => decodeJson(Events.eventJson(message)))
+          assert.deepStrictEqual(
+            events.map(Events.plain),
+            messages.map(({ event }) => Events.plain(event))
+          )
+        })
+      )
+    })
+
+    /** Cells without text leave no trace in the bytes: their places alone would fill the memory. */
+    it("in a buffer that is full one day, also if none of them has a text", () => {
+      const json = insertJson(Array.from({ length: 100 }, () => `"Null"`).join())
+      const arenas = new Set(Array.from({ length: 10_000 }, () => insertedBy(json).arena))
+      assert.isAbove(arenas.size, 10)
     })
   })
 
@@ -252,7 +358,7 @@ describe("decode", () => {
 
   it("takes a tuple that is not there for one that is null", () => {
     const json = envelope(`{"type":"update","rel_id":1,"new_tuple":[]}`)
-    assert.deepStrictEqual(decodeJson(json), {
+    assert.deepStrictEqual(plainJson(json), {
       type: "update",
       relId: 1,
       oldTuple: null,
@@ -297,6 +403,12 @@ describe("decode", () => {
       [`{"Char":128}`, "number out of range"],
       [`{"RawText":[256]}`, "number out of range"],
       [`{"RawText":[-1]}`, "number out of range"],
+      [`{"Int2":}`, "unexpected value"],
+      [`{"Int4":-}`, "unexpected value"],
+      [`{"Oid":,}`, "unexpected value"],
+      [`{"Int8":}`, "unexpected value"],
+      [`{"Float8":-}`, "unexpected value"],
+      [`{"RawText":[,]}`, "unexpected value"],
       [`{"Int4":1.0}`, "unexpected value"],
       [`{"Int4":1e3}`, "unexpected value"],
       [`{"Int4":-0}`, "unexpected value"],

@@ -84,11 +84,11 @@ layer(TestPostgres.layer())("Workload", (it) => {
 
       const updates = events.filter((event) => event.type === "update")
       assert.isTrue(
-        updates.some(({ newTuple }) => newTuple.includes(undefined)),
+        updates.some(({ newTuple }) => newTuple.cells.includes(undefined)),
         "a value that is not sent"
       )
       assert.isTrue(
-        updates.some(({ keyTuple, newTuple }) => keyTuple !== null && newTuple.includes(undefined)),
+        updates.some(({ keyTuple, newTuple }) => keyTuple !== null && newTuple.cells.includes(undefined)),
         "a key change with a value that is not sent"
       )
       assert.isTrue(
@@ -96,7 +96,7 @@ layer(TestPostgres.layer())("Workload", (it) => {
         "an update of a whole row"
       )
       assert.isTrue(
-        events.some((event) => event.type === "insert" && event.tuple.includes(null)),
+        events.some((event) => event.type === "insert" && event.tuple.cells.includes(null)),
         "a NULL"
       )
       assert.deepStrictEqual(

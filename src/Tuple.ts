@@ -1,0 +1,151 @@
+/**
+ * Rows on their way from the record to the statement: the text of their cells as bytes, one behind the other in a few
+ * large buffers. A string a cell would cost several times as much, most of it in garbage collection.
+ */
+
+/**
+ * One column's value in PostgreSQL's text format, exactly as the source printed it: `null` is SQL NULL, `undefined`
+ * is an unchanged TOASTed value that the source did not send. Numbers stay text: nothing is rounded.
+ */
+export type Cell = string | null | undefined
+
+// Where a cell would begin that has no text.
+const Null = -1
+const Unchanged = -2
+
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+const encoder = new TextEncoder()
+
+/** A buffer of cells. It lives as long as a tuple in it. */
+export class Arena {
+  /** UTF-8 */
+  readonly bytes: Uint8Array
+  /** How many of the bytes are taken. */
+  length = 0
+  /** Beginning and end in `bytes`, for each cell. */
+  spans: Int32Array
+  /** How many cells there are. */
+  count = 0
+  /** No cell contains a quote or a backslash: all can be quoted as they are. */
+  isPlain = true
+
+  constructor(size: number, cells: number) {
+    this.bytes = new Uint8Array(size)
+    this.spans = new Int32Array(2 * cells)
+  }
+
+  /** The bytes from `start` on, which are already in place, become a cell. */
+  addText(start: number): void {
+    this.add(start, this.length)
+  }
+
+  addNull(): void {
+    this.add(Null, 0)
+  }
+
+  addUnchanged(): void {
+    this.add(Unchanged, 0)
+  }
+
+  private add(start: number, end: number): void {
+    const at = 2 * this.count++
+    if (at === this.spans.length) {
+      const grown = new Int32Array(2 * at + 16)
+      grown.set(this.spans)
+      this.spans = grown
+    }
+    this.spans[at] = start
+    this.spans[at + 1] = end
+  }
+}
+
+/** A row: one cell per column of the relation, in its order. */
+export class Tuple {
+  readonly arena: Arena
+  /** Which of the arena's cells is the first. */
+  readonly first: number
+  readonly length: number
+  /** Every cell is known. */
+  readonly isComplete: boolean
+  /** Holds what is unchanged here. */
+  private readonly under: Tuple | undefined
+
+  constructor(arena: Arena, first: number, length: number, isComplete: boolean, under: Tuple | undefined = undefined) {
+    this.arena = arena
+    this.first = first
+    this.length = length
+    this.isComplete = isComplete
+    this.under = under
+  }
+
+  /** A tuple of cells that are strings already. */
+  static of(cells: ReadonlyArray<Cell>): Tuple {
+    const texts = cells.map((cell) => (cell === null || cell === undefined ? cell : encoder.encode(cell)))
+    const arena = new Arena(
+      texts.reduce((size, text) => size + (text?.length ?? 0), 0),
+      texts.length
+    )
+    for (const text of texts) {
+      if (text === undefined) arena.addUnchanged()
+      else if (text === null) arena.addNull()
+      else {
+        const start = arena.length
+        arena.bytes.set(text, start)
+        arena.length += text.length
+        arena.isPlain = false
+        arena.addText(start)
+      }
+    }
+    return new Tuple(arena, 0, texts.length, !texts.includes(undefined))
+  }
+
+  /** The same row, with what it leaves out taken from an older image of it. */
+  over(older: Tuple): Tuple {
+    if (this.isComplete) return this
+    const { arena, first, length } = this
+    const places = Array.from({ length }, (_, index) => index)
+    // An image that gives nothing would only be kept in memory.
+    if (!places.some((index) => !this.isKnown(index) && older.isOwn(index))) {
+      return older.under === undefined ? this : this.over(older.under)
+    }
+    if (this.under === undefined && older.under === undefined) {
+      const isComplete = places.every((index) => this.isOwn(index) || older.isOwn(index))
+      return new Tuple(arena, first, length, isComplete, older)
+    }
+    return Tuple.of(places.map((index) => (this.isKnown(index) ? this : older).cell(index)))
+  }
+
+  isKnown(index: number): boolean {
+    return this.isComplete || this.holder(index) !== undefined
+  }
+
+  /** The tuple in whose arena the cell is; `undefined` for one that is not known. */
+  holder(index: number): Tuple | undefined {
+    if (this.isOwn(index)) return this
+    return this.under?.holder(index)
+  }
+
+  /** Where the cell's bytes begin in the own arena; negative for one without. */
+  start(index: number): number {
+    return this.arena.spans[2 * (this.first + index)]
+  }
+
+  end(index: number): number {
+    return this.arena.spans[2 * (this.first + index) + 1]
+  }
+
+  private isOwn(index: number): boolean {
+    return this.start(index) !== Unchanged
+  }
+
+  cell(index: number): Cell {
+    const holder = this.holder(index)
+    if (holder === undefined) return undefined
+    const start = holder.start(index)
+    return start === Null ? null : utf8.decode(holder.arena.bytes.subarray(start, holder.end(index)))
+  }
+
+  get cells(): ReadonlyArray<Cell> {
+    return Array.from({ length: this.length }, (_, index) => this.cell(index))
+  }
+}
