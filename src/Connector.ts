@@ -44,8 +44,8 @@ export type ConnectorError = Apply.ApplyError | OffsetStoreError | TransactionEr
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
 
-/** How many chunks are decoded ahead of the group in hand. */
-const chunksAhead = 4
+/** How many chunks are decoded ahead of the group in hand: more than a group of ordinary size takes. */
+const chunksAhead = 32
 
 /** How long the position of empty transactions may wait for company. */
 const idlePosition = Duration.seconds(1)
@@ -147,6 +147,8 @@ const readAhead = Effect.fnUntraced(function* <E, R>(records: Stream.Stream<Reco
       )
     ),
     Stream.tap(() => Failpoint.at("after decode")),
+    // What PostgreSQL answers meanwhile is heard between two chunks: it shall not wait for this.
+    Stream.tap(() => Effect.yieldNow),
     Stream.filter(Array.isReadonlyArrayNonEmpty),
     Stream.runForEach((pieces) => Queue.offer(queue, pieces)),
     Effect.onExit((exit) => (Exit.isFailure(exit) ? Queue.failCause(queue, exit.cause) : Effect.void)),
@@ -232,7 +234,7 @@ export const groups: Stream.Stream<
       yield* gather
       const size = Group.sizeOf(waiting as unknown as Group.Group, config.group)
       const group = waiting.splice(0, size) as unknown as Group.Group
-      return { group, plan: sink.plan(group) }
+      return { group, plan: yield* sink.plan(group) }
     })
     /** The next group: formed and planned while the one before it is being applied. */
     let next = yield* Effect.forkIn(form, scope)

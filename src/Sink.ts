@@ -208,7 +208,7 @@ export interface Sink {
    * Folds a group of whole transactions while the one before it is being applied; `undefined` when its statements cannot
    * be known yet, because the target has to be asked or altered first.
    */
-  readonly plan: (group: Group) => Plan | undefined
+  readonly plan: (group: Group) => Effect.Effect<Plan | undefined>
   /** Applies whole transactions, all in one; folded as planned, if there is a plan. */
   readonly whole: (group: Group, mode: Mode, plan?: Plan) => Run<Applied, SinkError | FoldGivenUp>
   /**
@@ -316,7 +316,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     spent.plan += now() - started
   }
 
-  const plan: Sink["plan"] = (group) => {
+  const plan: Sink["plan"] = Effect.fnUntraced(function* (group) {
     const changes: Array<PlannedChange> = []
     let known: Relation | undefined
     for (const piece of group) {
@@ -330,10 +330,16 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
         changes.push(change)
       }
     }
+    const version = router.version()
     const spent = { plan: 0 }
-    const statements = [...statementsOf(changes, "folded", spent)]
-    return { version: router.version(), statements, changes: changes.length, millis: spent.plan }
-  }
+    const statements: Array<PlannedStatement> = []
+    for (const statement of statementsOf(changes, "folded", spent)) {
+      statements.push(statement)
+      // What PostgreSQL answers meanwhile is heard between two statements: it shall not wait for this.
+      yield* Effect.yieldNow
+    }
+    return { version, statements, changes: changes.length, millis: spent.plan }
+  })
 
   const runStatements = Effect.fnUntraced(function* (
     statements: Iterable<PlannedStatement>,

@@ -45,8 +45,11 @@ export interface WireConsumerOptions extends ClusterOptions {
 
 const mebibyte = 1024 * 1024
 
-/** Most bytes in one element of the stream, unless a single batch holds more; compressed ones may inflate beyond it. */
-const chunkBytes = mebibyte
+/**
+ * Most bytes in one element of the stream, unless a single batch holds more; compressed ones may inflate beyond it. Few
+ * enough that decoding them takes less than a millisecond, for which everything else in the process waits.
+ */
+const chunkBytes = mebibyte / 8
 
 /** Room in a frame for what surrounds the batches. */
 const frameOverhead = 64 * 1024
