@@ -323,9 +323,11 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
       if (piece.end === undefined || !piece.isFirst || piece.refusal !== undefined) return undefined
       for (const change of piece.changes) {
         if (change.type === "relation" || change.type === "type") return undefined
-        for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
-          if (relation !== known && !router.knows(relation)) return undefined
-          known = relation
+        if (change.type === "truncate") {
+          if (!change.relations.every(router.knows)) return undefined
+        } else if (change.relation !== known) {
+          if (!router.knows(change.relation)) return undefined
+          known = change.relation
         }
         changes.push(change)
       }

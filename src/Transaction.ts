@@ -469,8 +469,7 @@ export class Assembler {
     const begin = open.begin ?? (commit && { finalLsn: commit.commitLsn, timestamp: commit.timestamp })
     // Without its Begin, it shows only now that it is a repetition.
     if (begin !== undefined && !this.isRepeated(begin)) this.advance(begin)
-    this.openRelations.clear()
-    this.openTypes.clear()
+    this.forgetOpen()
     this.open = undefined
     return open.takeRefused(this.commitLsn, this.commitTime)
   }
@@ -537,8 +536,7 @@ export class Assembler {
       })
     }
     // A transaction that is still open was broken off, and with it what it said of shapes.
-    this.openRelations.clear()
-    this.openTypes.clear()
+    this.forgetOpen()
     this.open = new Open(event, isDuplicate)
     this.open.count(record)
   }
@@ -571,10 +569,15 @@ export class Assembler {
 
   /** What the open transaction said of shapes counts from now on. */
   private settle(): void {
-    for (const [id, relation] of this.openRelations) this.relations.set(id, relation)
-    for (const [id, name] of this.openTypes) this.types.set(id, name)
-    this.openRelations.clear()
-    this.openTypes.clear()
+    this.openRelations.forEach((relation, id) => this.relations.set(id, relation))
+    this.openTypes.forEach((name, id) => this.types.set(id, name))
+    this.forgetOpen()
+  }
+
+  /** Drops what the open transaction said of shapes. */
+  private forgetOpen(): void {
+    if (this.openRelations.size > 0) this.openRelations.clear()
+    if (this.openTypes.size > 0) this.openTypes.clear()
   }
 
   private add(event: Exclude<ReplicationEvent, Begin | Commit>, record: FluvioRecord, open: Open): void {
