@@ -44,9 +44,6 @@ export type ConnectorError = Apply.ApplyError | OffsetStoreError | TransactionEr
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
 
-/** How many chunks are decoded ahead of the group in hand: more than a group of ordinary size takes. */
-const chunksAhead = 32
-
 /** How long the position of empty transactions may wait for company. */
 const idlePosition = Duration.seconds(1)
 
@@ -135,27 +132,48 @@ const learn = Effect.fn("Connector.learn")(function* (assembler: Assembler, from
   )
 })
 
-/** Decodes and assembles in a fiber of its own, so that PostgreSQL and this process work at the same time. */
-const readAhead = Effect.fnUntraced(function* <E, R>(records: Stream.Stream<Records, E, R>, assembler: Assembler) {
-  const queue = yield* Queue.bounded<ReadonlyArray<Piece>, E | TransactionError>(chunksAhead)
+/**
+ * Decodes and assembles in a fiber of its own, so that PostgreSQL and this process work at the same time. It waits when
+ * pieces of `maxBytes` have not been taken yet.
+ */
+const readAhead = Effect.fnUntraced(function* <E, R>(
+  records: Stream.Stream<Records, E, R>,
+  assembler: Assembler,
+  maxBytes: number
+) {
+  const queue = yield* Queue.unbounded<ReadonlyArray<Piece>, E | TransactionError>()
+  const room = yield* Latch.make(true)
+  let bytes = 0
+  const offer = Effect.fnUntraced(function* (pieces: ReadonlyArray<Piece>) {
+    for (const piece of pieces) bytes += piece.bytes
+    if (bytes >= maxBytes) yield* room.close
+    yield* Queue.offer(queue, pieces)
+    yield* room.await
+  })
   yield* records.pipe(
     Stream.tap(() => Failpoint.at("after fetch")),
     Stream.mapEffect((chunk) =>
       // What stands before a record that cannot be read is applied before the connector stops at it.
       Effect.tapError(push(assembler, chunk), () =>
-        assembler.completed.length === 0 ? Effect.void : Queue.offer(queue, assembler.completed)
+        assembler.completed.length === 0 ? Effect.void : offer(assembler.completed)
       )
     ),
     Stream.tap(() => Failpoint.at("after decode")),
     // What PostgreSQL answers meanwhile is heard between two chunks: it shall not wait for this.
     Stream.tap(() => Effect.yieldNow),
     Stream.filter(Array.isReadonlyArrayNonEmpty),
-    Stream.runForEach((pieces) => Queue.offer(queue, pieces)),
+    Stream.runForEach(offer),
     Effect.onExit((exit) => (Exit.isFailure(exit) ? Queue.failCause(queue, exit.cause) : Effect.void)),
     Effect.ignore,
     Effect.forkScoped
   )
-  return queue
+  const take = Effect.gen(function* () {
+    const taken = yield* Queue.takeAll(queue)
+    bytes = 0
+    yield* room.open
+    return taken.flat()
+  })
+  return { queue, take }
 })
 
 /**
@@ -191,7 +209,8 @@ export const groups: Stream.Stream<
       )
     }
     const applier = yield* Apply.make(sink)
-    const queue = yield* readAhead(records, assembler)
+    // Besides the group in hand, the next one is held already: together they are what the memory allows.
+    const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
 
     const scope = yield* Effect.scope
     const waiting: Array<Piece> = []
@@ -199,10 +218,10 @@ export const groups: Stream.Stream<
     /** Open while no group is being applied. */
     const idle = yield* Latch.make(true)
 
-    const take = Effect.map(Queue.takeAll(queue), (chunks) => chunks.forEach((pieces) => waiting.push(...pieces)))
+    const take = Effect.map(ahead.take, (pieces) => pieces.forEach((piece) => waiting.push(piece)))
     /** Whether something comes before `end`. Only looking is cut short, never taking, which would lose what was taken. */
     const takeBefore = Effect.fnUntraced(function* (end: Effect.Effect<unknown>) {
-      const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(queue), true), Effect.as(end, false)).pipe(
+      const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(ahead.queue), true), Effect.as(end, false)).pipe(
         // What ended the reading shows when there is nothing else left to take.
         Effect.orElseSucceed(() => false)
       )
@@ -221,7 +240,7 @@ export const groups: Stream.Stream<
         if (!(yield* takeUntil(committedAt + Duration.toMillis(idlePosition)))) return
       }
       if (Duration.isZero(config.group.window)) {
-        if (!Group.isFull(waiting, config.group) && (yield* Queue.size(queue)) > 0) yield* take
+        if (!Group.isFull(waiting, config.group) && (yield* Queue.size(ahead.queue)) > 0) yield* take
       } else {
         const until = (yield* now) + Duration.toMillis(config.group.window)
         while (!Group.isFull(waiting, config.group)) if (!(yield* takeUntil(until))) break

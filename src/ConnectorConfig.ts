@@ -370,10 +370,10 @@ const settings = {
     keyFile: optional(text("a path"), "Key of the client certificate (sslkey)")
   },
   group: {
-    rows: setting(natural(1), "10000", "Most rows applied in one target transaction, unless a transaction is larger", {
+    rows: setting(natural(1), "20000", "Most rows applied in one target transaction, unless a transaction is larger", {
       flag: "group-rows"
     }),
-    bytes: setting(bytes, "4 MiB", "Most bytes of records held for one group; more are streamed", {
+    bytes: setting(bytes, "6 MiB", "Most bytes of records held for one group; more are streamed", {
       flag: "group-bytes"
     }),
     window: setting(time, "0 millis", "How long a group waits for more transactions before it is applied", {

@@ -185,7 +185,7 @@ describe("Cli", () => {
         "--endpoint",
         "--driver",
         "--log-level",
-        "(default: 10000)"
+        "(default: 20000)"
       ]) {
         assert.include(help.out, text)
       }
