@@ -1,5 +1,5 @@
 /** A workload done on the source: its changes wait in a topic, and once more in a slot for each native drain. */
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import * as Inbound from "../../layers/embedded/Inbound.ts"
 import { connect, type TestDatabase } from "../postgres.ts"
 import { assertContent, contentOf, createDatabase, firstRow, type Lab } from "./Lab.ts"
@@ -22,8 +22,6 @@ export interface Backlog {
   /** Database of the target that holds what the source held before the work; every drain gets a copy. */
   readonly template: string
   readonly content: string
-  /** How long the work took at the source, in seconds. */
-  readonly workSeconds: number
 }
 
 const isChange = /"type":"(?:insert|update|delete)"/
@@ -69,14 +67,6 @@ export const make = Effect.fn("Backlog.make")(function* (
         )
     )
   }
-  yield* source.query(procedure)
-  yield* source.query("SET synchronous_commit = off")
-  const started = performance.now()
-  yield* source.query("CALL bench_work()")
-  const workSeconds = (performance.now() - started) / 1000
-  yield* source.query("SET synchronous_commit = on")
-  yield* source.query(`INSERT INTO ${marker} VALUES (1)`)
-
   const topic = name.replaceAll("_", "-")
   yield* lab.broker.createTopic(topic)
   const sample: Array<Uint8Array> = []
@@ -95,9 +85,18 @@ export const make = Effect.fn("Backlog.make")(function* (
       { batch: recordsPerBatch }
     )
   }
+  // The topic is filled while the source is at work: there is no need to wait for one and then for the other.
+  const filling = yield* Effect.forkScoped(inbound.run(send))
+
+  yield* source.query(procedure)
+  yield* source.query("SET synchronous_commit = off")
+  yield* source.query("CALL bench_work()")
+  yield* source.query("SET synchronous_commit = on")
+  yield* source.query(`INSERT INTO ${marker} VALUES (1)`)
   const [{ lsn }] = yield* source.query("SELECT pg_current_wal_flush_lsn() AS lsn")
   const isSent = `SELECT FROM pg_replication_slots WHERE slot_name = '${inboundSlot}' AND confirmed_flush_lsn >= '${lsn}'`
-  yield* Effect.raceFirst(inbound.run(send), firstRow(source, isSent))
+  yield* Effect.raceFirst(Fiber.join(filling), firstRow(source, isSent))
+  yield* Fiber.interrupt(filling)
   return {
     workload,
     topic,
@@ -106,7 +105,6 @@ export const make = Effect.fn("Backlog.make")(function* (
     source,
     slots,
     template,
-    content: yield* contentOf(source, tables),
-    workSeconds
+    content: yield* contentOf(source, tables)
   } satisfies Backlog
 })

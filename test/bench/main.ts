@@ -38,14 +38,14 @@ const unknown = wanted.filter((name) => !isPart(name))
 
 const size = values.quick
   ? {
-      tpcb: Workload.tpcb(3, 50_000),
-      insert: Workload.inserts(40_000),
-      updateDelete: Workload.updatesAndDeletes(200_000, 20_000),
+      tpcb: Workload.tpcb(3, 90_000),
+      insert: Workload.inserts(60_000),
+      updateDelete: Workload.updatesAndDeletes(200_000, 25_000),
       rounds: 3,
       sampleChanges: 500,
       latencySeconds: 2,
-      transactionRows: 300_000,
-      records: 400_000
+      transactionRows: 200_000,
+      records: 250_000
     }
   : {
       tpcb: Workload.tpcb(10, 150_000),
