@@ -3,16 +3,12 @@
  * The executable. It imports nothing before it has seen that this Node can run the rest: on an older one the imports
  * themselves would fail, with a message about something else.
  */
-import { enableCompileCache } from "node:module"
-
 const [major, minor] = process.versions.node.split(".").map(Number)
 
 if (major < 22 || (major === 22 && minor < 19)) {
   console.error(`fluvio-postgres-sink needs Node 22.19 or newer, and this is Node ${process.versions.node}`)
   process.exitCode = 1
 } else {
-  // Nearly half of the start-up is compiling, which need not be done each time.
-  enableCompileCache()
   const { main } = await import("./Program.ts")
   main()
 }

@@ -4,8 +4,8 @@
  */
 import { Deferred, Effect, Redacted, type Scope } from "effect"
 import { fork } from "node:child_process"
-import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { nodeOptions } from "../executable.ts"
 import { BenchmarkFailed, now } from "./Lab.ts"
 
 export interface ConnectorTask {
@@ -51,10 +51,6 @@ export interface ConnectorProcess {
 
 const entry = fileURLToPath(new URL("ConnectorProcess.ts", import.meta.url))
 
-/** The options for Node that the executable names in its first line. */
-const [shebang] = readFileSync(new URL("../../layers/main.ts", import.meta.url), "utf8").split("\n", 1)
-const execArgv = shebang.match(/--\S+/g) ?? []
-
 /** The scope ends with the process, which is killed unless it has reported and ends by itself. */
 export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -64,7 +60,7 @@ export const start = (task: ConnectorTask): Effect.Effect<ConnectorProcess, neve
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const child = fork(entry, [], {
-          execArgv,
+          execArgv: [...nodeOptions],
           serialization: "advanced",
           stdio: ["ignore", "ignore", "inherit", "ipc"]
         })

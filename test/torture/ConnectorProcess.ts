@@ -6,8 +6,8 @@
 import { Deferred, Effect, Fiber, Redacted, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
 import * as Failpoint from "../../layers/Failpoint.ts"
+import { executable, nodeOptions } from "../executable.ts"
 
 export interface ConnectorOptions {
   /** What its connections are called in `pg_stat_activity`. */
@@ -49,7 +49,6 @@ export interface ConnectorProcess {
   readonly log: Effect.Effect<ReadonlyArray<string>>
 }
 
-const entry = fileURLToPath(new URL("../../layers/main.ts", import.meta.url))
 const keptLines = 400
 const pause = "100 millis"
 
@@ -95,7 +94,7 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
       ...(yield* settings)
     }
     // Detached: a terminal sends Ctrl-C to its whole foreground group, and the connector ends when the scope says so.
-    const child = spawn(process.execPath, [entry, "run", "--log-format", "logfmt"], {
+    const child = spawn(process.execPath, [...nodeOptions, executable, "run", "--log-format", "logfmt"], {
       detached: true,
       env,
       stdio: ["ignore", "ignore", "pipe"]
