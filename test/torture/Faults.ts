@@ -9,7 +9,7 @@ import { errorOf } from "../../layers/fluvio/Protocol.ts"
 import { names } from "../../src/Failpoint.ts"
 import { connect } from "../postgres.ts"
 import type { ConnectorProcess, End } from "./ConnectorProcess.ts"
-import { type Harness, place, role, spus, until } from "./Harness.ts"
+import { diskSize, type Harness, place, role, spus, until } from "./Harness.ts"
 
 export const faultClasses = ["connector", "postgres", "fluvio", "source"] as const
 export type FaultClass = (typeof faultClasses)[number]
@@ -158,8 +158,9 @@ const connectorFaults = ({ first, network, second, target }: Harness): ReadonlyA
 }
 
 const postgresFaults = ({
+  first,
   network: { toTarget },
-  target: { database, server, url }
+  target: { database, disk, server, url }
 }: Harness): ReadonlyArray<Fault> => {
   const ofRole = `FROM pg_stat_activity WHERE usename = '${role}'`
   const terminate = database.query(`SELECT pg_terminate_backend(pid) ${ofRole}`)
@@ -209,6 +210,21 @@ const postgresFaults = ({
         300,
         2000
       )
+    },
+    {
+      name: "disk full",
+      inject: Effect.suspend(() => {
+        const since = new Date().toISOString()
+        const isSeen = Effect.map(first.log, (log) =>
+          log.some((line) => line > since && line.includes("the target's disk is full"))
+        )
+        return disk.fill.pipe(
+          Effect.andThen(until(isSeen)),
+          Effect.timeout(opportunity),
+          Effect.andThen(pause(0, 1000)),
+          Effect.ensuring(disk.resize(diskSize))
+        )
+      })
     },
     {
       name: "read-only",

@@ -9,6 +9,7 @@ import * as Workload from "../../layers/demo/Workload.ts"
 import * as Postgres from "../../layers/embedded/Postgres.ts"
 import { connect, type TestDatabase } from "../postgres.ts"
 import * as ConnectorProcess from "./ConnectorProcess.ts"
+import * as Disk from "./Disk.ts"
 import * as Feed from "./Feed.ts"
 import * as Load from "./Load.ts"
 import * as NetworkFault from "./NetworkFault.ts"
@@ -20,6 +21,9 @@ export const spus = 2
 
 /** The connector's role: no superuser, so that limits hold for it. */
 export const role = "sink"
+
+/** Of the target's disk, in bytes; a full one has none left. */
+export const diskSize = 2 ** 32
 
 const publication = "torture"
 
@@ -82,6 +86,7 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
   const toSpus = yield* Effect.replicateEffect(NetworkFault.make, spus)
   const toTarget = yield* NetworkFault.make
 
+  const disk = yield* Disk.make(diskSize)
   const [source, target, broker] = yield* Effect.all(
     [
       Postgres.make(),
@@ -103,6 +108,7 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
   const oracle = yield* makeOracle(sourceUrl)
 
   const targetUrl = yield* target.createDatabase("target")
+  yield* Disk.hold(disk, yield* connect("postgres", target.url()), "target")
   const administrator = yield* connect("target", targetUrl)
   yield* administrator.query(`
     CREATE ROLE ${role} LOGIN PASSWORD '${role}';
@@ -136,7 +142,7 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
 
   return {
     source: { server: source, url: sourceUrl, database: sourceDatabase },
-    target: { server: target, url: targetUrl, database: administrator },
+    target: { server: target, url: targetUrl, database: administrator, disk },
     oracle,
     broker,
     feed,
