@@ -40,7 +40,7 @@ export const make = (write: (text: string) => Effect.Effect<void>) => {
   return Effect.fnUntraced(
     function* (applied: Applied) {
       if (isCaughtUp) return
-      const now = yield* Clock.currentTimeMillis
+      const now = Number(yield* Clock.monotonicTimeNanos) / 1e9
       done += applied.records
       if (course === undefined) {
         const { bounds } = yield* FluvioConsumer
@@ -48,7 +48,7 @@ export const make = (write: (text: string) => Effect.Effect<void>) => {
         course = { end, total: end - applied.position.offset - 1 + done, started: now }
       }
       isCaughtUp = applied.position.offset >= course.end - 1
-      const seconds = (now - course.started) / 1000
+      const seconds = now - course.started
       // A log that was nearly read at the start needs no bar.
       if (isCaughtUp && seconds < 1) return
       yield* write(`\r\u001B[2K${render({ done, total: course.total, seconds })}${isCaughtUp ? "\n" : ""}`)

@@ -1,5 +1,9 @@
-import { assert, describe, it } from "vitest"
-import { render } from "../../src/Progress.ts"
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Layer } from "effect"
+import { FluvioConsumer } from "../../src/FluvioConsumer.ts"
+import { make, render } from "../../src/Progress.ts"
+import type { Applied } from "../../src/Sink.ts"
+import { offset } from "../events.ts"
 
 describe("render", () => {
   it("shows records, percent, rate and time left", () => {
@@ -20,4 +24,36 @@ describe("render", () => {
     assert.include(render({ done: 1, total: 91, seconds: 1 }), "1 min 30 s left")
     assert.include(render({ done: 1, total: 5401, seconds: 1 }), "1 h 30 min left")
   })
+})
+
+describe("make", () => {
+  // The machine's clock, set back by an hour, had it that no time had passed: no rate, and nothing left to wait for.
+  it.effect("goes by a clock that nobody sets", () =>
+    Effect.gen(function* () {
+      let seconds = 0
+      let millis = 3_600_000
+      const clock: Clock.Clock = Object.assign(Object.create(yield* Clock.Clock), {
+        currentTimeMillis: Effect.sync(() => millis),
+        monotonicTimeNanos: Effect.sync(() => BigInt(seconds) * 1_000_000_000n)
+      })
+      const lines: Array<string> = []
+      const progress = make((text) => Effect.sync(() => lines.push(text)))
+      const consumer = Layer.mock(FluvioConsumer, {
+        topic: "pets",
+        partition: 0,
+        checksum: () => 0,
+        bounds: Effect.succeed({ start: offset(0), end: offset(400) })
+      })
+      const applied = (at: number) =>
+        progress({ position: { offset: offset(at) }, records: 100 } as Applied).pipe(
+          Effect.provide(consumer),
+          Effect.provideService(Clock.Clock, clock)
+        )
+      yield* applied(99)
+      millis = 0
+      seconds = 2
+      yield* applied(199)
+      assert.include(lines.at(-1), "200 of 400 records · 100/s · 2 s left")
+    })
+  )
 })
