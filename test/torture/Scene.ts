@@ -15,8 +15,6 @@ const place = { topic: "pets", partition: 0 }
 const { columns, ...relation } = events.relationOf({ replicaIdentity: "Nothing" })
 const keyless = { ...relation, columns: columns.map((column) => ({ ...column, isKey: false })) }
 
-const recordsPerTransaction = 4
-
 /** As long as asked for, and nothing that PostgreSQL could compress. */
 const nameOf = (id: number, length: number) =>
   createHash("shake256", { outputLength: Math.ceil((length * 3) / 4) })
@@ -24,13 +22,8 @@ const nameOf = (id: number, length: number) =>
     .digest("base64")
     .slice(0, length)
 
-const transaction = (id: number, length: number) =>
-  [
-    events.begin(1000 + id),
-    events.relation(keyless),
-    events.insert(keyless.id, [events.int4(id), events.text(nameOf(id, length))]),
-    events.commit(1000 + id)
-  ].map((message) => ({ value: Buffer.from(events.eventJson(message)) }))
+const encode = (messages: ReadonlyArray<events.MessageFixture>) =>
+  messages.map((message) => ({ value: Buffer.from(events.eventJson(message)) }))
 
 export interface SceneOptions {
   readonly url: Redacted.Redacted<string>
@@ -54,7 +47,17 @@ export const make = Effect.fn("Scene.make")(function* ({ database, settings = {}
     }),
     onLine: () => {}
   })
-  const names: Array<string> = []
+  /** A row's name by its id, and the offset of its Commit. */
+  const rows: Array<{ readonly name: string; readonly offset: number }> = []
+  let transactions = 0
+  let records = 0
+
+  const transaction = (changes: ReadonlyArray<events.MessageFixture>) => {
+    const lsn = 1000 + ++transactions
+    const messages = [events.begin(lsn), ...changes, events.commit(lsn)]
+    records += messages.length
+    return encode(messages)
+  }
 
   /** Waits until it is so; when it does not become so, the connector's log tells why. */
   const soon = <E, R>(check: Effect.Effect<boolean, E, R>) =>
@@ -65,37 +68,49 @@ export const make = Effect.fn("Scene.make")(function* ({ database, settings = {}
       })
     )
 
+  const atEnd = Effect.suspend(() =>
+    soon(
+      Effect.map(
+        database.query(`SELECT FROM fluvio.offset WHERE current_offset = ${records - 1}`),
+        ({ length }) => length === 1
+      )
+    )
+  )
+
   return {
     connector,
     soon,
-    /** Appends this many transactions, each with a row of this length. */
+    /** Appends this many transactions, each with a row whose name is of this length. */
     append: (count: number, length = 10) => {
-      const ids = Array.from({ length: count }, (_, index) => names.length + index)
-      names.push(...ids.map((id) => nameOf(id, length)))
-      return broker.append(
-        place,
-        ids.flatMap((id) => transaction(id, length))
-      )
+      const values = Array.from({ length: count }, () => {
+        const id = rows.length
+        const name = nameOf(id, length)
+        const encoded = transaction([
+          events.relation(keyless),
+          events.insert(keyless.id, [events.int4(id), events.text(name)])
+        ])
+        rows.push({ name, offset: records - 1 })
+        return encoded
+      })
+      return broker.append(place, values.flat())
     },
+    appendEmpty: Effect.suspend(() => broker.append(place, transaction([]))),
     /** Waits until the connector has said it this many times. */
     says: (text: string, times = 1) =>
       soon(Effect.map(connector.log, (log) => log.filter((line) => line.includes(text)).length >= times)),
-    /** Whether the target shows the transactions up to its position, and of no other anything. */
+    /** Whether the target shows the rows up to its position, and no others. */
     isWhole: Effect.map(
-      database.query(`
-        SELECT (SELECT count(*) FROM public.pets) = sum(current_offset + 1) / ${recordsPerTransaction} AS whole
-        FROM fluvio.offset
-      `),
-      ([row]) => row?.["whole"] === "t"
+      database.query("SELECT current_offset, (SELECT count(*) FROM public.pets) AS rows FROM fluvio.offset"),
+      ([row]) => Number(row?.["rows"]) === rows.filter(({ offset }) => offset <= Number(row?.["current_offset"])).length
     ),
-    /** Waits until the position is at the end, and gives what there is and what should be. */
+    /** Waits until the position is at the end. */
+    atEnd,
+    /** What there is at the end, and what should be. */
     result: Effect.gen(function* () {
-      const end = names.length * recordsPerTransaction - 1
-      const isAtEnd = database.query(`SELECT FROM fluvio.offset WHERE current_offset = ${end}`)
-      yield* soon(Effect.map(isAtEnd, ({ length }) => length === 1))
+      yield* atEnd
       return {
         found: yield* database.query("SELECT id, md5(name) AS name FROM public.pets ORDER BY id"),
-        expected: names.map((name, id) => ({ id: String(id), name: createHash("md5").update(name).digest("hex") }))
+        expected: rows.map(({ name }, id) => ({ id: String(id), name: createHash("md5").update(name).digest("hex") }))
       }
     })
   }
