@@ -67,7 +67,7 @@ const endsInOrder = (connector: ConnectorProcess, end: Effect.Effect<End | undef
 const limitFiles = (pid: number | undefined, count: number) =>
   Effect.tryPromise(() => promisify(execFile)("prlimit", ["--pid", String(pid), `--nofile=${count}:`]))
 
-const connectorFaults = ({ first, network, second, target }: Harness): ReadonlyArray<Fault> => {
+const connectorFaults = ({ clock, first, network, second, target }: Harness): ReadonlyArray<Fault> => {
   const sessions = (name: string, condition = "true") =>
     Effect.map(
       target.database.query(`
@@ -139,6 +139,12 @@ const connectorFaults = ({ first, network, second, target }: Harness): ReadonlyA
             Effect.ensuring(first.signal("SIGCONT")),
             Effect.andThen(pause(200, 1500))
           )
+      )
+    },
+    {
+      name: "clock jumps",
+      inject: Effect.flatMap(oneOf(-10_000, -8, -1, 1, 8, 10_000), (hours) =>
+        during(clock.jump(hours), clock.jump(0), 300, 2500)
       )
     },
     {

@@ -8,6 +8,7 @@ import * as Broker from "../../layers/embedded/Broker.ts"
 import * as Workload from "../../layers/demo/Workload.ts"
 import * as Postgres from "../../layers/embedded/Postgres.ts"
 import { connect, type TestDatabase } from "../postgres.ts"
+import * as ClockFault from "./ClockFault.ts"
 import * as ConnectorProcess from "./ConnectorProcess.ts"
 import * as Disk from "./Disk.ts"
 import * as Feed from "./Feed.ts"
@@ -122,7 +123,11 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
   throughProxy.password = role
   throughProxy.port = String(toTarget.port)
   let starts = seed
-  const settings = Effect.sync(() => settingsOf(`127.0.0.1:${toController.port}`, starts++))
+  const clock = yield* ClockFault.make
+  const settings = Effect.sync(() => ({
+    ...settingsOf(`127.0.0.1:${toController.port}`, starts++),
+    ...clock.variables
+  }))
   const connector = (name: string) =>
     ConnectorProcess.make({ name, url: Redacted.make(throughProxy.href), settings, onLine })
 
@@ -147,6 +152,7 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
     broker,
     feed,
     load,
+    clock,
     network: { toController, toSpus, toTarget },
     /** The one that applies, and one that is started as a second instance at times. */
     first: yield* connector("sink_first"),
