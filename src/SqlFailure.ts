@@ -116,6 +116,11 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "42883": { name: "function or operator does not exist", class: "schema" },
   "428C9": { name: "generated column cannot be written", class: "schema" },
   "42P01": { name: "table does not exist", class: "schema" },
+  "42P05": {
+    name: "prepared statement exists already",
+    class: "unknown",
+    remedy: "behind a pooler in transaction mode set `target.prepare: false`"
+  },
   "42P07": { name: "table exists already", class: "schema" },
   "42P10": { name: "no unique index fits", class: "schema" },
   "44000": { name: "view's check option violation", class: "constraint" },

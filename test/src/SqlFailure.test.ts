@@ -35,6 +35,7 @@ describe("SqlFailure", () => {
       ["P0001", "constraint", false],
       ["42501", "privilege", false],
       ["42P01", "schema", false],
+      ["42P05", "unknown", false],
       ["42999", "schema", false],
       ["0A000", "schema", false],
       ["28P01", "authentication", false],
