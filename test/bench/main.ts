@@ -38,9 +38,9 @@ const unknown = wanted.filter((name) => !isPart(name))
 
 const size = values.quick
   ? {
-      tpcb: Workload.tpcb(3, 90_000),
-      insert: Workload.inserts(60_000),
-      updateDelete: Workload.updatesAndDeletes(200_000, 25_000),
+      tpcb: Workload.tpcb(3, 70_000),
+      insert: Workload.inserts(50_000),
+      updateDelete: Workload.updatesAndDeletes(200_000, 22_000),
       rounds: 3,
       sampleChanges: 500,
       latencySeconds: 2,
