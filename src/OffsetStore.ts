@@ -72,9 +72,9 @@ export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>()("Of
   /** PostgreSQL's SQLSTATE, when the server gave one. */
   sqlState: Schema.UndefinedOr(Schema.String),
   reason: Schema.String,
-  isRetryable: Schema.Boolean
+  isRetryable: Schema.Boolean,
+  remedy: Schema.String
 }) {
-  readonly remedy = "check that the role may create and use the schema `fluvio` in the target"
   override get message() {
     return `${this.operation} failed${this.sqlState === undefined ? "" : ` (SQLSTATE ${this.sqlState})`}: ${this.reason}`
   }

@@ -163,19 +163,29 @@ const readPositions = Schema.decodeUnknownEffect(Schema.Array(PositionRow))
 const readRelations = Schema.decodeUnknownEffect(Schema.Array(RelationRow))
 const readTypes = Schema.decodeUnknownEffect(Schema.Array(TypeRow))
 
+const ownSchema = "check that the role may create and use the schema `fluvio` in the target"
+const isOfSchema: ReadonlySet<SqlFailure.SqlFailureClass> = new Set([
+  "privilege",
+  "schema",
+  "constraint",
+  "data"
+] as const)
+
 const failed = (operation: string) => (error: unknown) =>
   error instanceof SqlFailure.SqlFailure
     ? new OffsetStoreError({
         operation,
         sqlState: error.sqlState,
         reason: error.condition,
-        isRetryable: error.isRetryable
+        isRetryable: error.isRetryable,
+        remedy: isOfSchema.has(error.class) ? ownSchema : error.remedy
       })
     : new OffsetStoreError({
         operation,
         sqlState: undefined,
         reason: "the tables of the schema fluvio do not hold what this version wrote there",
-        isRetryable: false
+        isRetryable: false,
+        remedy: ownSchema
       })
 
 /** The last of several entries with one key: a statement may change a row only once. */
