@@ -305,28 +305,34 @@ export const layerSqlClient = ({ answer, tables = [] }: SqlOptions = {}): Layer.
   Layer.effectContext(
     Effect.gen(function* () {
       const sent: Array<Recorded> = []
-      const send = Effect.fnUntraced(function* (text: string, params: ReadonlyArray<unknown>) {
+      let sessions = 0
+      const send = Effect.fnUntraced(function* (session: number, text: string, params: ReadonlyArray<unknown>) {
         const statement = { text, params }
-        const said = answer?.(statement, sent) ?? catalog(statement, sent, tables) ?? {}
+        const known: Answer | undefined = text === "SELECT pg_backend_pid()" ? { rows: [{ pid: session }] } : undefined
+        const said = answer?.(statement, sent) ?? known ?? catalog(statement, sent, tables) ?? {}
         sent.push(statement)
         const { delay, rows = [], rowCount = rows.length + rowsMeant(statement), sqlState } = said
         if (delay !== undefined) yield* Effect.sleep(delay)
         return sqlState === undefined ? { rows, rowCount } : yield* failed(sqlState)
       })
-      const rowsOf = (text: string, params: ReadonlyArray<unknown>) =>
-        Effect.map(send(text, params), ({ rows }) => rows)
-      const valuesOf = (text: string, params: ReadonlyArray<unknown>) =>
-        Effect.map(rowsOf(text, params), (rows) => rows.map((row) => Object.values(row) as ReadonlyArray<unknown>))
-      const connection: SqlConnection.Connection = {
-        execute: rowsOf,
-        executeRaw: send,
-        executeStream: (text, params) => Stream.fromIterableEffect(rowsOf(text, params)),
-        executeValues: valuesOf,
-        executeValuesUnprepared: valuesOf,
-        executeUnprepared: rowsOf
-      }
+      const connection = Effect.sync((): SqlConnection.Connection => {
+        const session = ++sessions
+        const sendHere = (text: string, params: ReadonlyArray<unknown>) => send(session, text, params)
+        const rowsOf = (text: string, params: ReadonlyArray<unknown>) =>
+          Effect.map(sendHere(text, params), ({ rows }) => rows)
+        const valuesOf = (text: string, params: ReadonlyArray<unknown>) =>
+          Effect.map(rowsOf(text, params), (rows) => rows.map((row) => Object.values(row) as ReadonlyArray<unknown>))
+        return {
+          execute: rowsOf,
+          executeRaw: sendHere,
+          executeStream: (text, params) => Stream.fromIterableEffect(rowsOf(text, params)),
+          executeValues: valuesOf,
+          executeValuesUnprepared: valuesOf,
+          executeUnprepared: rowsOf
+        }
+      })
       const client = yield* SqlClient.make({
-        acquirer: Effect.succeed(connection),
+        acquirer: connection,
         compiler: PgClient.makeCompiler(),
         driver: "mock",
         releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,

@@ -39,7 +39,8 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
   }
 }
 
-export type ConnectorError = Apply.ApplyError | OffsetStoreError | TransactionError | RetentionGap | PlaceNotProved
+export type ConnectorError =
+  Apply.ApplyError | OffsetStoreError | TransactionError | RetentionGap | PlaceNotProved | Standby.SessionsPooled
 
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })

@@ -1,7 +1,32 @@
 /** One instance applies, every other one stands by: an advisory lock in the target decides which. */
-import { Effect, Schedule } from "effect"
+import { Effect, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
+import type { Connection } from "effect/sql/SqlConnection"
 import * as SqlFailure from "./SqlFailure.ts"
+
+/** A pooler hands a session of the target's to each transaction, and with it the locks that another one has left there. */
+export class SessionsPooled extends Schema.TaggedError<SessionsPooled>()("SessionsPooled", {}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "set `target.lock: none` and `target.prepare: false`, and run one instance only; or connect past the pooler"
+  override get message() {
+    return "the target is behind a pooler in transaction mode, where no advisory lock keeps a second instance away"
+  }
+}
+
+/**
+ * Whether the reserved session is ours: another connection has another one meanwhile, and ours is still the same. Not
+ * every pooler shows itself by that: one that takes turns with two sessions, or serves others meanwhile, may look the
+ * same. It takes no more connections than the lock does with the statements that follow it.
+ */
+const isOwn = Effect.fnUntraced(function* (session: Connection) {
+  const sql = yield* SqlClient.SqlClient
+  const ask = "SELECT pg_backend_pid()"
+  const [[before]] = yield* session.executeValuesUnprepared(ask, [])
+  const [[other]] = yield* sql.unsafe(ask).values
+  const [[after]] = yield* session.executeValuesUnprepared(ask, [])
+  return after === before && other !== before
+}, SqlFailure.typed)
 
 /** How often an instance that stands by asks for the lock. */
 const interval = "1 second"
@@ -16,6 +41,7 @@ const interval = "1 second"
 export const acquire = Effect.fn("Standby.acquire")(function* (topic: string, partition: number) {
   const sql = yield* SqlClient.SqlClient
   const session = yield* SqlFailure.typed(sql.reserve)
+  if (!(yield* isOwn(session))) return yield* new SessionsPooled()
   const lock = `fluvio-postgres-sink/${topic}/${partition}`
   const ask = SqlFailure.typed(
     session.executeValues("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", [lock])

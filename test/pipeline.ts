@@ -25,6 +25,7 @@ export const log = (...messages: ReadonlyArray<MessageFixture | ReadonlyArray<Me
 export const pets: TargetTable = targetTable()
 
 const own: ReadonlyArray<readonly [question: RegExp, name: string]> = [
+  [/^SELECT pg_backend_pid/, "session"],
   [/^SELECT pg_try_advisory_lock/, "lock"],
   [/^SELECT pg_advisory_unlock_all/, "unlock"],
   [/^SELECT set_config\('session_replication_role'/, "may be replica"],

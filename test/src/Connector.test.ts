@@ -51,6 +51,9 @@ describe("Connector", () => {
       })
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.sent(), [
+        "session",
+        "session",
+        "session",
         "lock",
         "BEGIN",
         "may be replica",
@@ -594,7 +597,7 @@ describe("Connector's standby", () => {
           text.startsWith("SELECT pg_try_advisory_lock") ? { rows: [{ held: answers.shift() }] } : undefined
       })
       yield* pipeline.settle
-      assert.deepStrictEqual(pipeline.sent(), ["lock", "lock"])
+      assert.deepStrictEqual(pipeline.sent(), ["session", "session", "session", "lock", "lock"])
       assert.deepStrictEqual(pipeline.logged, ["Info: Standing by: another instance applies mock-0 to this database"])
       yield* TestClock.adjust(999)
       yield* pipeline.settle
@@ -603,6 +606,24 @@ describe("Connector's standby", () => {
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.strictEqual(pipeline.sent()[0], "lock")
       assert.strictEqual(pipeline.logged[1], "Info: Taking over mock-0")
+    })
+  )
+
+  // The first two asked are the same session, or the first one is another when it is asked again.
+  it.effect.each([
+    [1, 1, 1],
+    [1, 2, 3]
+  ])("stops where a pooler deals out the sessions, before it leaves a lock in one (%d, %d, %d)", (pids) =>
+    Effect.gen(function* () {
+      const sessions = [...pids]
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) =>
+          text.startsWith("SELECT pg_backend_pid") ? { rows: [{ pid: sessions.shift() }] } : undefined
+      })
+      yield* pipeline.stopped({ _tag: "SessionsPooled", isRetryable: false })
+      assert.isFalse(pipeline.sent().includes("lock"))
     })
   )
 

@@ -566,7 +566,7 @@ describe("Sink's large transactions", () => {
         config,
         log: Pipeline.log(begin(1), wide(1, 2, 3, 4, 5)),
         answer: ({ text }) => {
-          if (text.startsWith("SELECT pg_try_advisory_lock")) isDead = false
+          if (text.startsWith("SELECT pg_backend_pid")) isDead = false
           if (text === release && deaths === 0) {
             deaths += 1
             isDead = true

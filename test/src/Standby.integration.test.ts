@@ -1,6 +1,9 @@
+import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
 import { Context, Effect } from "effect"
+import { SqlClient } from "effect/sql"
 import { Log } from "../../layers/Mock.ts"
+import * as Standby from "../../src/Standby.ts"
 import { begin, commit, insert, int4, relation, relationOf, text } from "../events.ts"
 import { eventually, log, partition, startLive } from "../pipeline.ts"
 import { type TestDatabase, TestPostgres } from "../postgres.ts"
@@ -69,6 +72,18 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Standby on PostgreSQ
       const other = yield* startLive({ partition: records, url: elsewhere.url })
       yield* other.caughtUp
       assert.deepStrictEqual(second.applied, [])
+    })
+  )
+
+  it.effect.each([false, true])("needs two connections of a program's own client (multiplexed: %s)", (multiplex) =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* Standby.acquire("mock", 0)
+        assert.lengthOf(yield* sql.withTransaction(sql.unsafe(holders)), 1)
+      }).pipe(Effect.scoped, Effect.provide(PgClient.layer({ url: database.url, maxConnections: 2, multiplex })))
+      assert.deepStrictEqual(yield* database.query(holders), [])
     })
   )
 })

@@ -6,6 +6,7 @@ import * as Pooler from "./Pooler.ts"
 import * as Scene from "./Scene.ts"
 
 const sessions = 3
+const starts = 3
 const documented = { FLUVIO_PG_TARGET_LOCK: "none", FLUVIO_PG_TARGET_PREPARE: "false" }
 
 const scene = Effect.fnUntraced(function* (settings: { readonly [variable: string]: string }) {
@@ -57,6 +58,32 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("A pooler in transact
       )
       assert.strictEqual(new Set(left.map(([row]) => row?.["session"])).size, sessions)
       for (const [row] of left) assert.deepInclude(row, { statements: "0", settings: "0", locks: "0" })
+    })
+  )
+
+  it.effect.each([
+    [{}, "pooler in transaction mode", "`target.lock: none`"],
+    [{ FLUVIO_PG_TARGET_LOCK: "none" }, "unknown prepared statement", "`target.prepare: false`"]
+  ] as const)("stops with what resolves it without them: %o", ([settings, message, remedy]) =>
+    Effect.gen(function* () {
+      const { append, connector, database } = yield* scene(settings)
+      yield* append(100)
+      yield* connector.start
+      // Where it finds out depends on what was done before.
+      const ends = yield* Effect.replicateEffect(connector.nextEnd, starts)
+      yield* connector.stop("SIGKILL")
+      assert.deepStrictEqual(
+        ends.map(({ code, message: said = "" }) => ({ code, isNamed: said.includes(message) })),
+        ends.map(() => ({ code: 1, isNamed: true }))
+      )
+      const log = yield* connector.log
+      assert.lengthOf(
+        log.filter((line) => line.includes(remedy)),
+        starts,
+        log.join("\n")
+      )
+      const locks = database.query("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+      assert.deepStrictEqual(yield* locks, [])
     })
   )
 })
