@@ -29,9 +29,16 @@ export const sizeOf = (waiting: Arr.NonEmptyReadonlyArray<Piece>, limits: GroupL
   return waiting.length
 }
 
-/** Whether waiting for more could make the group larger. */
-export const isFull = (waiting: ReadonlyArray<Piece>, limits: GroupLimits): boolean =>
-  (limits.transactions !== undefined && waiting.length >= limits.transactions) ||
-  waiting.some((piece) => piece.end === undefined || !piece.isFirst) ||
-  waiting.reduce((rows, piece) => rows + piece.changes.length, 0) >= limits.rows ||
-  waiting.reduce((bytes, piece) => bytes + piece.bytes, 0) >= limits.bytes
+/** Whether there is no use in waiting for more: the group cannot become larger. */
+export const isFull = (waiting: ReadonlyArray<Piece>, limits: GroupLimits): boolean => {
+  if (limits.transactions !== undefined && waiting.length >= limits.transactions) return true
+  let rows = 0
+  let bytes = 0
+  // Asked for each chunk that arrives, of everything that waits: one pass.
+  for (const piece of waiting) {
+    if (piece.end === undefined || !piece.isFirst) return true
+    rows += piece.changes.length
+    bytes += piece.bytes
+  }
+  return rows >= limits.rows || bytes >= limits.bytes
+}

@@ -574,7 +574,7 @@ export class Assembler {
     this.forgetOpen()
   }
 
-  /** Drops what the open transaction said of shapes. */
+  /** Drops what the open transaction said of shapes: for most nothing, and to clear an empty map allocates. */
   private forgetOpen(): void {
     if (this.openRelations.size > 0) this.openRelations.clear()
     if (this.openTypes.size > 0) this.openTypes.clear()

@@ -2,6 +2,8 @@ import { assert, describe, it } from "vitest"
 import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join, relative, resolve } from "node:path"
 
+import { nodeOptions } from "./executable.ts"
+
 const root = resolve(import.meta.dirname, "..")
 
 const sourcesBelow = (room: string): ReadonlyArray<string> =>
@@ -59,5 +61,13 @@ describe("the rooms", () => {
     const done = new Set<string>()
     for (const file of files) visit(file, [], done)
     assert.deepStrictEqual(circles, [])
+  })
+})
+
+describe("npm start", () => {
+  it("gives Node the options that the executable names in its first line", () => {
+    const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+    assert.strictEqual(scripts.start, ["node", ...nodeOptions, "layers/main.ts", "run"].join(" "))
+    assert.isAbove(nodeOptions.length, 0)
   })
 })
