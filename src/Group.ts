@@ -35,7 +35,8 @@ export const isFull = (waiting: ReadonlyArray<Piece>, limits: GroupLimits): bool
   let rows = 0
   let bytes = 0
   // Asked for each chunk that arrives, of everything that waits: one pass.
-  for (const piece of waiting) {
+  for (let n = 0; n < waiting.length; n++) {
+    const piece = waiting[n]
     if (piece.end === undefined || !piece.isFirst) return true
     rows += piece.changes.length
     bytes += piece.bytes

@@ -49,7 +49,9 @@ export class KeyTable {
   /** Of 31 bits; -1 if a part is NULL or not known. */
   private hash(tuple: Tuple): number {
     let hash = seed
-    for (const part of this.parts) {
+    const { parts } = this
+    for (let n = 0; n < parts.length; n++) {
+      const part = parts[n]
       const holder = tuple.holder(part)
       if (holder === undefined) return -1
       const { bytes } = holder.arena
@@ -63,7 +65,9 @@ export class KeyTable {
   }
 
   private isSame(left: Tuple, right: Tuple): boolean {
-    for (const part of this.parts) {
+    const { parts } = this
+    for (let n = 0; n < parts.length; n++) {
+      const part = parts[n]
       const one = left.holder(part)!
       const other = right.holder(part)!
       const start = one.start(part)

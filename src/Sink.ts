@@ -316,12 +316,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     spent.plan += now() - started
   }
 
-  const plan: Sink["plan"] = Effect.fnUntraced(function* (group) {
+  /** The changes of a group that may be planned before its turn: whole, readable, and of known tables only. */
+  const plannable = (group: Group): ReadonlyArray<PlannedChange> | undefined => {
     const changes: Array<PlannedChange> = []
     let known: Relation | undefined
     for (const piece of group) {
       if (piece.end === undefined || !piece.isFirst || piece.refusal !== undefined) return undefined
-      for (const change of piece.changes) {
+      for (let n = 0; n < piece.changes.length; n++) {
+        const change = piece.changes[n]
         if (change.type === "relation" || change.type === "type") return undefined
         if (change.type === "truncate") {
           if (!change.relations.every(router.knows)) return undefined
@@ -332,6 +334,12 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
         changes.push(change)
       }
     }
+    return changes
+  }
+
+  const plan: Sink["plan"] = Effect.fnUntraced(function* (group) {
+    const changes = plannable(group)
+    if (changes === undefined) return undefined
     const version = router.version()
     const spent = { plan: 0 }
     const statements: Array<PlannedStatement> = []

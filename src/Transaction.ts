@@ -392,7 +392,7 @@ export class Assembler {
   push(records: Records): ReadonlyArray<Piece> {
     const pieces: Array<Piece> = []
     this.completed = pieces
-    for (const record of records) this.take(record, pieces)
+    for (let n = 0; n < records.length; n++) this.take(records[n], pieces)
     return pieces
   }
 

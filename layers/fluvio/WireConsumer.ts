@@ -181,9 +181,9 @@ class Batcher {
         this.stop(gap)
         break
       }
-      for (const record of decoded) {
-        size += record.value.length
-        records.push(record)
+      for (let n = 0; n < decoded.length; n++) {
+        size += decoded[n].value.length
+        records.push(decoded[n])
       }
       this.next = batch.lastOffset + 1
     }
@@ -195,7 +195,8 @@ class Batcher {
     if (first > expected) {
       return new OffsetGap({ ...this.place, expected, received: first })
     }
-    for (const { offset } of records) {
+    for (let n = 0; n < records.length; n++) {
+      const { offset } = records[n]
       if (offset !== expected) {
         return new OffsetGap({ ...this.place, expected, received: offset })
       }
