@@ -215,7 +215,7 @@ const elements = (array: string): number =>
 const rowsMeant = ({ params, text }: Recorded): number => {
   if (!/^(INSERT|UPDATE|DELETE|WITH old AS)/.test(text)) return 0
   if (text.includes("generate_series(1, $1")) return Number(params[0])
-  return text.includes("unnest($1::") ? elements(String(params[0])) : 1
+  return /(unnest|ANY)\(\$1::/.test(text) ? elements(String(params[0])) : 1
 }
 
 const keyRow = (columns: ReadonlyArray<string>, isPrimary: boolean, isImmediate: boolean) => ({

@@ -212,12 +212,29 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   }
 }
 
+/**
+ * How rows are found by a set of keys alone: by a condition, and what is joined for it.
+ *
+ * A key of one column is sought in the array itself: PostgreSQL then goes through the index and the table once, in their
+ * order, which for 10,000 deletes by a random uuid takes two thirds of the time of a join. Of a partitioned table it
+ * would look for all of them in every partition.
+ */
+const soughtBy = (route: Route): { readonly joined: string | undefined; readonly where: string } => {
+  const [{ column }, ...more] = route.key.map((place) => route.columns[place])
+  const isPlain = hasTypedArray.has(column.type) && column.hasEquality && column.equality === undefined
+  if (more.length === 0 && isPlain && !route.table.isPartitioned) {
+    return { joined: undefined, where: `t.${quote(column.name)} = ANY($1::${column.type}[])` }
+  }
+  const { values, where } = keysOf(route)
+  return { joined: `(SELECT ${values.join(", ")}) AS v`, where }
+}
+
 const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
   const { keys, mayMiss, offset, route } = step
-  const { values, where } = keysOf(route)
+  const { joined, where } = soughtBy(route)
   return {
     kind: "delete",
-    text: `DELETE FROM ${ownRows(route)} AS t USING (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
+    text: `DELETE FROM ${ownRows(route)} AS t${joined === undefined ? "" : ` USING ${joined}`} WHERE ${where}`,
     params: arraysOf(route, route.key, keys),
     rows: keys.length,
     mayMiss,
@@ -229,10 +246,10 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
 
 const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
   const { keys, offset, route } = step
-  const { values, where } = keysOf(route)
+  const { joined, where } = soughtBy(route)
   return {
     kind: "check",
-    text: `SELECT FROM ${ownRows(route)} AS t, (SELECT ${values.join(", ")}) AS v WHERE ${where}`,
+    text: `SELECT FROM ${ownRows(route)} AS t${joined === undefined ? "" : `, ${joined}`} WHERE ${where}`,
     params: arraysOf(route, route.key, keys),
     rows: 0,
     mayMiss: false,

@@ -31,7 +31,10 @@ const millis = (duration: Duration.Duration | undefined): string =>
 
 /**
  * The source's text must be read as the source meant it: ISO dates only (a date in another order is refused under YMD,
- * never misread), UTC, no `search_path`. A generic plan keeps a set of keys on the index, however large the set.
+ * never misread), UTC, no `search_path`. A generic plan keeps a set of keys on the index, however large the set;
+ * without `enable_seqscan` also where the table was small when the statement was planned; and `work_mem` has room for the
+ * places of all its rows: were they noted by the page only, each row of it would be compared with each key. A scan that
+ * cannot be avoided counts as dear then, which is no reason to compile it (`jit`).
  */
 const settingsOf = (
   target: ConnectorConfig["Service"]["target"],
@@ -48,6 +51,9 @@ const settingsOf = (
     ["array_nulls", "on"],
     ["row_security", "off"],
     ["plan_cache_mode", "force_generic_plan"],
+    ["enable_seqscan", "off"],
+    ["jit", "off"],
+    ["work_mem", "16MB"],
     ["synchronous_commit", target.synchronousCommit],
     ["lock_timeout", millis(target.lockTimeout)],
     ["statement_timeout", millis(target.statementTimeout)],

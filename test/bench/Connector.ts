@@ -38,6 +38,8 @@ export interface ConnectorReport {
   readonly maxRss: number
   /** Processor time from `begun` to `ended`, all threads. */
   readonly cpuSeconds: number
+  /** Processor time of the sessions in the target, from their start on. */
+  readonly targetSeconds: number
 }
 
 export type ProcessMessage = { readonly begun: bigint } | { readonly report: ConnectorReport }

@@ -1,12 +1,13 @@
 /** The process of {@link start} in `Connector.ts`: the connector with its real parts, and notes of when what was done. */
 import { Deferred, Effect, Layer, Option, Redacted, Stream } from "effect"
+import { SqlClient } from "effect/sql"
 import * as Live from "../../layers/Live.ts"
 import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, fromObject, parse } from "../../src/ConnectorConfig.ts"
 import { FluvioConsumer, Offset } from "../../src/FluvioConsumer.ts"
 import { Assembler } from "../../src/Transaction.ts"
 import type { ConnectorTask, CommitNote, ProcessMessage } from "./Connector.ts"
-import { now } from "./Lab.ts"
+import { appliers, now, processorSeconds } from "./Lab.ts"
 
 const tell = (message: ProcessMessage) =>
   Effect.callback<void>((resume) => {
@@ -55,7 +56,11 @@ const run = ({ endpoint, stage, topic, until, url }: ConnectorTask) =>
     const ended = now()
     const { system, user } = process.cpuUsage(cpuBefore)
     const { maxRSS } = process.resourceUsage()
-    yield* tell({ report: { begun, ended, commits, maxRss: maxRSS * 1024, cpuSeconds: (user + system) / 1e6 } })
+    const sql = yield* SqlClient.SqlClient
+    const targetSeconds = yield* processorSeconds((yield* sql.unsafe<{ pid: number }>(appliers)).map(({ pid }) => pid))
+    yield* tell({
+      report: { begun, ended, commits, maxRss: maxRSS * 1024, cpuSeconds: (user + system) / 1e6, targetSeconds }
+    })
   }).pipe(
     Effect.provide(
       Live.layer.pipe(

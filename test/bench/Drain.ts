@@ -8,7 +8,17 @@ import { quote } from "../../src/Identifier.ts"
 import { connect, type TestDatabase } from "../postgres.ts"
 import { type Backlog, marker, publication } from "./Backlog.ts"
 import * as Connector from "./Connector.ts"
-import { assertContent, createDatabase, firstRow, type Lab, median, now, secondsBetween } from "./Lab.ts"
+import {
+  appliers,
+  assertContent,
+  createDatabase,
+  firstRow,
+  type Lab,
+  median,
+  now,
+  processorSeconds,
+  secondsBetween
+} from "./Lab.ts"
 import * as PerEvent from "./PerEvent.ts"
 
 /** One drain. */
@@ -24,6 +34,16 @@ export interface Result {
   /** Changes a second, the median. */
   readonly rate: number
   readonly rateWithStart: number
+}
+
+/** What of a drain is PostgreSQL's part: medians. */
+export interface TargetTime {
+  /** Processor time of the connector's sessions in the target, in seconds. */
+  readonly connector: number
+  /** Processor time of the apply worker, in seconds. */
+  readonly native: number
+  /** How many times as fast as native replication a connector would be that took no time itself. */
+  readonly bound: number
 }
 
 /** Where the connector's time goes, in seconds; fetching and decoding overlap the rest. */
@@ -48,6 +68,7 @@ export interface Comparison {
   readonly perEvent: Result
   readonly copy: Result | undefined
   readonly shares: Shares
+  readonly targetTime: TargetTime
   readonly maxRss: number
 }
 
@@ -102,7 +123,9 @@ const byNative = Effect.fn("Drain.byNative")(function* (backlog: Backlog, slot: 
   const started = now()
   yield* copy.query("ALTER SUBSCRIPTION bench ENABLE")
   const seconds = secondsBetween(started, yield* firstRow(copy, isMarked))
-  return { changes: backlog.workload.changes, seconds, secondsWithStart: seconds } satisfies Drain
+  const targetSeconds = yield* processorSeconds((yield* copy.query(appliers)).map(({ pid }) => pid))
+  const drain: Drain = { changes: backlog.workload.changes, seconds, secondsWithStart: seconds }
+  return { drain, targetSeconds }
 })
 
 /** By COPY from a file that the server reads itself: less work than any client can make it. */
@@ -155,11 +178,14 @@ export const compare = Effect.fn("Drain.compare")(function* (lab: Lab, backlog: 
   const perEvent: Array<Drain> = []
   const copied: Array<Drain> = []
   const reports: Array<Connector.ConnectorReport> = []
+  const nativeTargetSeconds: Array<number> = []
   for (const slot of backlog.slots) {
     const { drain, report } = yield* onCopy("by the connector", true, (copy) => byConnector(lab, backlog, copy))
     connector.push(drain)
     reports.push(report)
-    native.push(yield* onCopy("by native replication", true, (copy) => byNative(backlog, slot, copy)))
+    const byWorker = yield* onCopy("by native replication", true, (copy) => byNative(backlog, slot, copy))
+    native.push(byWorker.drain)
+    nativeTargetSeconds.push(byWorker.targetSeconds)
     const sampled = yield* onCopy("per event", false, (copy) => PerEvent.drain(copy.url, backlog.sample))
     perEvent.push({ ...sampled, secondsWithStart: sampled.seconds })
     if (withCopy) copied.push(yield* onCopy("by COPY", true, (copy) => byCopy(backlog, copy)))
@@ -185,6 +211,7 @@ export const compare = Effect.fn("Drain.compare")(function* (lab: Lab, backlog: 
     total: secondsBetween(middle.begun, middle.ended),
     cpu: middle.cpuSeconds
   }
+  const targetSeconds = median(reports.map((report) => report.targetSeconds))
   return {
     backlog,
     connector: resultOf(connector),
@@ -192,6 +219,11 @@ export const compare = Effect.fn("Drain.compare")(function* (lab: Lab, backlog: 
     perEvent: resultOf(perEvent),
     copy: withCopy ? resultOf(copied) : undefined,
     shares,
+    targetTime: {
+      connector: targetSeconds,
+      native: median(nativeTargetSeconds),
+      bound: median(native.map(({ seconds }) => seconds)) / targetSeconds
+    },
     maxRss: Math.max(...reports.map(({ maxRss }) => maxRss))
   } satisfies Comparison
 })

@@ -3,6 +3,7 @@
  * servers run with the same settings and wait for the disk.
  */
 import { Effect, Schedule, Schema, type Scope } from "effect"
+import { readFile } from "node:fs/promises"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as Postgres from "../../layers/embedded/Postgres.ts"
 import { quote } from "../../src/Identifier.ts"
@@ -47,6 +48,29 @@ export const make: Effect.Effect<
 export const now = (): bigint => process.hrtime.bigint()
 
 export const secondsBetween = (from: bigint, to: bigint): number => Number(to - from) / 1e9
+
+/** Who applies to the database that it is asked in: the connector's sessions, or the worker of a subscription. */
+export const appliers = `SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+  AND (application_name = 'fluvio-postgres-sink' OR backend_type = 'logical replication apply worker')`
+
+/** Linux counts processor time for programs in hundredths of a second, whatever the kernel's own clock. */
+const ticksPerSecond = 100
+
+/** Processor time of running processes, in seconds; not a number where the system is not Linux. */
+export const processorSeconds = Effect.fnUntraced(function* (pids: ReadonlyArray<number | string | null>) {
+  const spent = yield* Effect.forEach(pids, (pid) =>
+    Effect.promise(async () => {
+      const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
+      // Behind the name, which may contain anything: the 14th and 15th field are the time in user and kernel mode.
+      const [user, system] = stat
+        .slice(stat.lastIndexOf(")") + 2)
+        .split(" ")
+        .slice(11, 13)
+      return (Number(user) + Number(system)) / ticksPerSecond
+    })
+  )
+  return spent.reduce((sum, seconds) => sum + seconds, 0)
+})
 
 /** The middle one of an odd number of measurements. */
 export const median = (values: ReadonlyArray<number>): number =>

@@ -72,6 +72,15 @@ export const table = (report: Report): string => {
             shares[share].toFixed(2)
           )
         ])
+      ]),
+      rows([
+        ["processor time in PostgreSQL, s", "connector", "native", "bound of the ratio"],
+        ...comparisons.map(({ backlog, targetTime }) => [
+          backlog.workload.name,
+          targetTime.connector.toFixed(2),
+          targetTime.native.toFixed(2),
+          `${rounded(targetTime.bound)}×`
+        ])
       ])
     )
   }
@@ -147,7 +156,7 @@ export const json = (report: Report) => {
     seconds: rounded(report.seconds, 0),
     machine: machine(report),
     workloads: Object.fromEntries(
-      comparisons.map(({ backlog, connector, copy, maxRss, native, perEvent, shares }) => [
+      comparisons.map(({ backlog, connector, copy, maxRss, native, perEvent, shares, targetTime }) => [
         backlog.workload.name,
         {
           changes: backlog.workload.changes,
@@ -157,6 +166,8 @@ export const json = (report: Report) => {
           per_event: { ...figures(perEvent), changes: perEvent.drains[0].changes },
           copy: copy === undefined ? null : figures(copy),
           shares_s: Object.fromEntries(Object.entries(shares).map(([share, seconds]) => [share, rounded(seconds, 3)])),
+          target_s: { connector: rounded(targetTime.connector), native: rounded(targetTime.native) },
+          bound: rounded(targetTime.bound),
           rss_mb: mebibytes(maxRss)
         }
       ])

@@ -1,15 +1,19 @@
 import { assert, layer } from "@effect/vitest"
 import { PgClient } from "@effect/sql-pg"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../src/ApplyPlan.ts"
+import { fromObject, parse } from "../../src/ConnectorConfig.ts"
+import { Offset } from "../../src/FluvioConsumer.ts"
 import { fold, inOrder, type PlannedChange, type RouteOf, type Step } from "../../src/Fold.ts"
 import { qualified, quote } from "../../src/Identifier.ts"
 import type { Relation } from "../../src/Relation.ts"
 import { type Route, route } from "../../src/Route.ts"
+import * as Session from "../../src/Session.ts"
 import * as SqlFailure from "../../src/SqlFailure.ts"
 import { load, type TargetTable } from "../../src/TargetTable.ts"
+import { Tuple } from "../../src/Tuple.ts"
 import { relationOf } from "../events.ts"
 import { type TestDatabase, TestPostgres } from "../postgres.ts"
 import {
@@ -291,6 +295,38 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
       }).pipe(Effect.provide(client(database)))
       const left = yield* database.query(`SELECT ${names.join(", ")} FROM folded.pets ORDER BY id LIMIT 1`)
       assert.deepStrictEqual(Object.values(left[0]), cells(2))
+    })
+  )
+
+  it.effect("keeps sets on the index of a table that is small when they are planned", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query("CREATE TABLE pets (id integer PRIMARY KEY, name text); INSERT INTO pets VALUES (1, 'a')")
+      yield* database.query("VACUUM ANALYZE pets")
+      const pets = relationOf({ columns: [column("id", true), column("name")] })
+      const { target } = yield* parse([fromObject({ topic: "t", url: Redacted.value(database.url) })])
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const found = yield* routed(pets)
+        const set = { route: found, offset: Offset.make(0), keys: [Tuple.of(["1", null])] }
+        const steps: ReadonlyArray<Step> = [
+          { type: "deleteSet", ...set, mayMiss: true },
+          { type: "absentSet", ...set },
+          { type: "updateSet", ...set, mayMiss: true, places: [1], rows: [Tuple.of(["1", "b"])] }
+        ]
+        const session = yield* Session.make(target)
+        const explained = Effect.forEach(statementsOf(steps, halting), ({ params, text }, n) =>
+          Effect.andThen(
+            sql.unsafe(`PREPARE set_${n} AS ${text}`),
+            sql.unsafe<Record<string, string>>(`EXPLAIN EXECUTE set_${n} (${params.map(literal).join(", ")})`)
+          )
+        )
+        for (const plan of yield* sql.withTransaction(Effect.andThen(session.begin, explained))) {
+          const text = plan.flatMap((row) => Object.values(row)).join("\n")
+          assert.match(text, /Index/)
+          assert.notInclude(text, "Seq Scan")
+        }
+      }).pipe(Effect.provide(client(database)))
     })
   )
 

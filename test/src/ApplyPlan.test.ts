@@ -210,6 +210,26 @@ describe("a set of rows", () => {
     })
   })
 
+  it("is deleted and looked for in the array itself, where one column of a plain type is the key", () => {
+    const keys = [Tuple.of(["1"])]
+    const texts = (found: Route) => [
+      sqlOf({ type: "deleteSet", route: found, ...at, keys }).text,
+      sqlOf({ type: "absentSet", route: found, offset: at.offset, keys }).text
+    ]
+    assert.deepStrictEqual(texts(make({ columns: [id], key: ["id"] })), [
+      'DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])',
+      'SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])'
+    ])
+    const joined = [
+      make({ columns: [id], key: ["id"], table: { isPartitioned: true } }),
+      make({ columns: [{ name: "id", type: "public.mood" }], key: ["id"] }),
+      make({ columns: [{ name: "id", type: "xml", hasEquality: false }], key: ["id"] })
+    ]
+    for (const found of joined) {
+      for (const text of texts(found)) assert.match(text, /\(SELECT unnest\(\$1::.*\) AS v WHERE t\."id"/)
+    }
+  })
+
   it("counts what it should touch, and tells what a miss means", () => {
     const keys = [Tuple.of(["1", "a", null]), Tuple.of(["2", null, null])]
     const set = { route: pets, offset: offset(0), keys }

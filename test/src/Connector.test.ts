@@ -105,7 +105,8 @@ describe("Connector", () => {
       const settings =
         "search_path  datestyle ISO, YMD intervalstyle postgres timezone UTC extra_float_digits 3 xmloption content " +
         "lc_monetary C array_nulls on " +
-        "row_security off plan_cache_mode force_generic_plan synchronous_commit on lock_timeout 30000 " +
+        "row_security off plan_cache_mode force_generic_plan enable_seqscan off jit off work_mem 16MB " +
+        "synchronous_commit on lock_timeout 30000 " +
         "statement_timeout 1500 idle_in_transaction_session_timeout 0 session_replication_role replica"
       assert.deepStrictEqual(texts, [settings, settings])
       assert.deepStrictEqual(pipeline.transactions(), [

@@ -34,9 +34,9 @@ const insertSet = `INSERT INTO "public"."pets" ("id", "name") SELECT unnest($1::
 const updateSet =
   `UPDATE ONLY "public"."pets" AS t SET "name" = v.c0 FROM ` +
   `(SELECT unnest($1::integer[]) AS k0, unnest($2::text[]) AS c0) AS v WHERE t."id" = v.k0`
-const deleteSet = `DELETE FROM ONLY "public"."pets" AS t USING (SELECT unnest($1::integer[]) AS k0) AS v WHERE t."id" = v.k0`
+const deleteSet = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])`
 /** Rows that the plan leaves alone, because they come and go in it, must not be there. */
-const absentSet = `SELECT FROM ONLY "public"."pets" AS t, (SELECT unnest($1::integer[]) AS k0) AS v WHERE t."id" = v.k0`
+const absentSet = `SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])`
 const insertRow = `INSERT INTO "public"."pets" ("id", "name") VALUES ($1::integer, $2::text)`
 const updateRow = `UPDATE ONLY "public"."pets" AS t SET "name" = $1::text WHERE t."id" = $2::integer`
 const deleteRow = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $1::integer`
