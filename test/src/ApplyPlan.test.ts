@@ -210,24 +210,49 @@ describe("a set of rows", () => {
     })
   })
 
-  it("is deleted and looked for in the array itself, where one column of a plain type is the key", () => {
-    const keys = [Tuple.of(["1"])]
+  it("is found in the array of its keys, where one column of a plain type is the key", () => {
+    const keys = [Tuple.of(["1", null])]
     const texts = (found: Route) => [
       sqlOf({ type: "deleteSet", route: found, ...at, keys }).text,
-      sqlOf({ type: "absentSet", route: found, offset: at.offset, keys }).text
+      sqlOf({ type: "absentSet", route: found, offset: at.offset, keys }).text,
+      sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1], rows: [Tuple.of(["1", "x"])] }).text
     ]
-    assert.deepStrictEqual(texts(make({ columns: [id], key: ["id"] })), [
+    const name = { name: "name" }
+    assert.deepStrictEqual(texts(make({ columns: [id, name], key: ["id"] })), [
       'DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])',
-      'SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])'
+      'SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])',
+      'UPDATE ONLY "public"."pets" AS t SET "name" = v.c0 ' +
+        "FROM (SELECT unnest($1::integer[]) AS k0, unnest($2::text[]) AS c0) AS v " +
+        'WHERE t."id" = v.k0 AND t."id" = ANY($1::integer[])'
     ])
     const joined = [
-      make({ columns: [id], key: ["id"], table: { isPartitioned: true } }),
-      make({ columns: [{ name: "id", type: "public.mood" }], key: ["id"] }),
-      make({ columns: [{ name: "id", type: "xml", hasEquality: false }], key: ["id"] })
+      make({ columns: [id, name], key: ["id"], table: { isPartitioned: true } }),
+      make({ columns: [{ name: "id", type: "public.mood" }, name], key: ["id"] }),
+      make({ columns: [{ name: "id", type: "xml", hasEquality: false }, name], key: ["id"] })
     ]
-    for (const found of joined) {
-      for (const text of texts(found)) assert.match(text, /\(SELECT unnest\(\$1::.*\) AS v WHERE t\."id"/)
+    for (const text of joined.flatMap(texts)) {
+      assert.match(text, /\(SELECT unnest\(\$1::.*\) AS v WHERE t\."id"/)
+      assert.notInclude(text, "ANY")
     }
+  })
+
+  it("is updated in its own order where a row may take what one before it gives up", () => {
+    const keys = [Tuple.of(["1", null, null])]
+    const rows = [Tuple.of(["1", "x", "m"])]
+    const columns = [id, { name: "name" }, { name: "mail" }]
+    const text = (table: Partial<TargetTable>, places: ReadonlyArray<number>) =>
+      sqlOf({ type: "updateSet", route: make({ columns, key: ["id"], table }), ...at, keys, places, rows }).text
+    assert.include(text({}, [1, 2]), "ANY")
+    assert.notInclude(text({}, [0, 1, 2]), "ANY")
+    assert.notInclude(text({ uniqueKeys: [["mail"]] }, [1, 2]), "ANY")
+    assert.notInclude(text({ primaryKey: ["mail"], uniqueKeys: [["id"]] }, [1, 2]), "ANY")
+  })
+
+  it("has a statement of its own when it has many rows", () => {
+    const keys = Array.from({ length: 64 }, (_, n) => Tuple.of([String(n), null, null]))
+    const set = (count: number) => sqlOf({ type: "deleteSet", route: pets, ...at, keys: keys.slice(0, count) }).text
+    assert.strictEqual(set(64), `${set(63)} /* many rows */`)
+    assert.strictEqual(set(1), set(63))
   })
 
   it("counts what it should touch, and tells what a miss means", () => {

@@ -33,7 +33,7 @@ const removed = (id: number) => remove(pet.id, { key: [int4(id), sqlNull] })
 const insertSet = `INSERT INTO "public"."pets" ("id", "name") SELECT unnest($1::integer[]), unnest($2::text[])`
 const updateSet =
   `UPDATE ONLY "public"."pets" AS t SET "name" = v.c0 FROM ` +
-  `(SELECT unnest($1::integer[]) AS k0, unnest($2::text[]) AS c0) AS v WHERE t."id" = v.k0`
+  `(SELECT unnest($1::integer[]) AS k0, unnest($2::text[]) AS c0) AS v WHERE t."id" = v.k0 AND t."id" = ANY($1::integer[])`
 const deleteSet = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])`
 /** Rows that the plan leaves alone, because they come and go in it, must not be there. */
 const absentSet = `SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])`
