@@ -194,21 +194,27 @@ const keysOf = (route: Route) => {
 const equals = (column: TargetColumn, left: string, right: string): string =>
   column.hasEquality ? `${left} ${column.equality ?? "="} ${right}` : `${left}::text = ${right}::text`
 
+/** Of more rows than this the places might not fit into `work_mem`. */
+const mostInArray = 100_000
+
 /**
  * The condition that seeks a key of one column in the array itself: PostgreSQL then goes through the index and the table
  * once, in their order. 10,000 deletes by a random uuid take two thirds of the time of a join that way, and no plan can
  * miss the index. Of a partitioned table it would look for all keys in every partition.
  */
-const inArray = (route: Route): string | undefined => {
+const inArray = (route: Route, keys: ReadonlyArray<Tuple>): string | undefined => {
   const [{ column }, ...more] = route.key.map((place) => route.columns[place])
   const isPlain = hasTypedArray.has(column.type) && column.hasEquality && column.equality === undefined
-  if (more.length > 0 || !isPlain || route.table.isPartitioned) return undefined
+  if (more.length > 0 || !isPlain || route.table.isPartitioned || keys.length > mostInArray) return undefined
   return `t.${quote(column.name)} = ANY($1::${column.type}[])`
 }
 
 /** How rows are found by a set of keys alone: by a condition, and what is joined for it. */
-const soughtBy = (route: Route): { readonly joined: string | undefined; readonly where: string } => {
-  const condition = inArray(route)
+const soughtBy = (
+  route: Route,
+  keys: ReadonlyArray<Tuple>
+): { readonly joined: string | undefined; readonly where: string } => {
+  const condition = inArray(route, keys)
   if (condition !== undefined) return { joined: undefined, where: condition }
   const { values, where } = keysOf(route)
   return { joined: `(SELECT ${values.join(", ")}) AS v`, where }
@@ -221,11 +227,8 @@ const soughtBy = (route: Route): { readonly joined: string | undefined; readonly
 const sized = (text: string, rows: number): string => (rows < 64 ? text : `${text} /* many rows */`)
 
 /** In the order of the table no row may need a key, or another unique value, that one behind it gives up. */
-const isOrderFree = ({ columns, key, table }: Route, places: ReadonlyArray<number>): boolean => {
-  const names = new Set(key.map((place) => columns[place].column.name))
-  const isKey = (unique: ReadonlyArray<string>) => unique.every((name) => names.has(name))
-  return isKey(table.primaryKey ?? []) && table.uniqueKeys.every(isKey) && !places.some((place) => key.includes(place))
-}
+const isOrderFree = ({ key, table }: Route, places: ReadonlyArray<number>): boolean =>
+  table.uniqueIndexes === 1 && !places.some((place) => key.includes(place))
 
 const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   const { keys, mayMiss, offset, places, route, rows } = step
@@ -233,7 +236,7 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   const { values, where } = keysOf(route)
   const cells = columns.map((column, part) => `${unnest(column, route.key.length + part + 1)} AS c${part}`)
   const sets = columns.map((column, part) => `${quote(column.name)} = v.c${part}`).join(", ")
-  const found = isOrderFree(route, places) ? inArray(route) : undefined
+  const found = isOrderFree(route, places) ? inArray(route, keys) : undefined
   const text =
     `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}` +
     (found === undefined ? "" : ` AND ${found}`)
@@ -251,7 +254,7 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
 
 const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
   const { keys, mayMiss, offset, route } = step
-  const { joined, where } = soughtBy(route)
+  const { joined, where } = soughtBy(route, keys)
   return {
     kind: "delete",
     text: sized(
@@ -269,7 +272,7 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
 
 const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
   const { keys, offset, route } = step
-  const { joined, where } = soughtBy(route)
+  const { joined, where } = soughtBy(route, keys)
   return {
     kind: "check",
     text: sized(

@@ -44,6 +44,8 @@ export interface TargetTable extends TableName {
   readonly isPrimaryKeyDeferrable: boolean
   /** Column names of each other unique index that is valid, immediate, and without expressions or predicate. */
   readonly uniqueKeys: ReadonlyArray<ReadonlyArray<string>>
+  /** How many unique indexes and exclusion constraints there are, of every kind: also those that are no keys. */
+  readonly uniqueIndexes: number
   /** A trigger (foreign keys included) or rule fires in the applying session, so the order of statements can be observed. */
   readonly firesTriggers: boolean
   /** A deferrable key is not checked at all: PostgreSQL does it by a trigger, which does not fire in the applying session. */
@@ -190,6 +192,10 @@ SELECT found.schema, found.name,
     WHERE a.attrelid = found.oid AND a.attnum > 0 AND NOT a.attisdropped
   ) AS columns,
   (
+    SELECT count(*)::integer FROM pg_index AS index
+    WHERE index.indrelid = found.oid AND (index.indisunique OR index.indisexclusion)
+  ) AS "uniqueIndexes",
+  (
     SELECT coalesce(json_agg(json_build_object(
       'isPrimary', index.indisprimary,
       'isImmediate', index.indimmediate,
@@ -214,6 +220,7 @@ export interface CatalogRow extends TableName {
   readonly hasRowSecurity: boolean
   readonly firesTriggers: boolean
   readonly hasUncheckedKey: boolean
+  readonly uniqueIndexes: number
   readonly columns: ReadonlyArray<
     Omit<TargetColumn, "identity" | "equality"> & {
       readonly identity: "always" | "default" | null
@@ -241,6 +248,7 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
     primaryKey: primary?.columns,
     isPrimaryKeyDeferrable: primary !== undefined && !primary.isImmediate,
     uniqueKeys: row.keys.filter((key) => !key.isPrimary && key.isImmediate).map((key) => key.columns),
+    uniqueIndexes: row.uniqueIndexes,
     firesTriggers: row.firesTriggers,
     hasUncheckedKey: row.hasUncheckedKey,
     hasRowSecurity: row.hasRowSecurity

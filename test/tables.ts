@@ -66,6 +66,7 @@ export const targetTable = (overrides: Partial<TargetTable> = {}): TargetTable =
   primaryKey: ["id"],
   isPrimaryKeyDeferrable: false,
   uniqueKeys: [],
+  uniqueIndexes: 1,
   firesTriggers: false,
   hasUncheckedKey: false,
   hasRowSecurity: false,
@@ -84,7 +85,8 @@ export const tableOf = (shape: Shape, schema = "public"): TargetTable =>
       ...(shape.extraColumn === undefined ? [] : [targetColumn({ name: shape.extraColumn, hasDefault: true })])
     ],
     primaryKey: shape.primaryKey,
-    uniqueKeys: shape.uniqueKeys
+    uniqueKeys: shape.uniqueKeys,
+    uniqueIndexes: shape.uniqueKeys.length + (shape.primaryKey === undefined ? 0 : 1)
   })
 
 const list = (names: ReadonlyArray<string>) => names.map(quote).join(", ")

@@ -354,6 +354,29 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
     })
   )
 
+  it.effect("lets a row of a set take what another gave up under an index that is no key", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(`
+        CREATE TABLE pets (id integer PRIMARY KEY, owner text, active boolean);
+        CREATE UNIQUE INDEX ON pets (owner) WHERE active;
+        INSERT INTO pets SELECT n, n::text, true FROM generate_series(3, 5000) AS n;
+        INSERT INTO pets VALUES (1, 'Ada', false), (2, 'Ada', true)`)
+      yield* database.query("VACUUM ANALYZE pets")
+      const pets = relationOf({ columns: [column("id", true), column("owner"), column("active")] })
+      const changes = [updateOf(pets, ["2", "Ada", "f"]), updateOf(pets, ["1", "Ada", "t"])]
+      yield* Effect.gen(function* () {
+        const found = yield* routed(pets)
+        assert.isTrue(yield* applyFolded(fold(changes, only(found)), halting))
+      }).pipe(Effect.provide(client(database)))
+      const rows = yield* database.query("SELECT id, active FROM pets WHERE id < 3 ORDER BY id")
+      assert.deepStrictEqual(
+        rows.map(({ active }) => active),
+        ["t", "f"]
+      )
+    })
+  )
+
   it.effect("finds one of several identical rows by its image, whatever the types", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database

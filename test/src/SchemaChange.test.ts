@@ -79,6 +79,7 @@ const target = (columns: ReadonlyArray<string>, options: Partial<TargetTable> = 
   isPrimaryKeyDeferrable: false,
   uniqueKeys: [],
   firesTriggers: false,
+  uniqueIndexes: 1,
   hasUncheckedKey: false,
   hasRowSecurity: false,
   ...options

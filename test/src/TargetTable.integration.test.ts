@@ -170,16 +170,18 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
         CREATE UNIQUE INDEX ON t (d, c); CREATE UNIQUE INDEX ON t (c) WHERE a > 0; CREATE UNIQUE INDEX ON t (lower(d), a);
         ALTER TABLE t ADD UNIQUE (c, a) DEFERRABLE; ALTER TABLE t ADD UNIQUE NULLS NOT DISTINCT (c); CREATE INDEX ON t (d);
         INSERT INTO t VALUES (1, 1, 1, 'x'), (2, 2, 2, 'x');
-        CREATE TABLE late (id int PRIMARY KEY DEFERRABLE);
+        CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, span int4range, EXCLUDE USING gist (span WITH &&));
         CREATE TABLE bare ()`)
       yield* database.query("CREATE UNIQUE INDEX CONCURRENTLY ON t (d)").pipe(Effect.flip)
       const t = yield* one(database, "t")
       assert.deepStrictEqual(t.primaryKey, ["b", "a"])
       assert.strictEqual(t.isPrimaryKeyDeferrable, false)
       assert.deepStrictEqual(t.uniqueKeys, [["d", "c"], ["c"]])
+      assert.strictEqual(t.uniqueIndexes, 7)
       const late = yield* one(database, "late")
       assert.deepStrictEqual([late.primaryKey, late.isPrimaryKeyDeferrable, late.firesTriggers], [["id"], true, false])
       assert.isFalse(late.hasUncheckedKey)
+      assert.strictEqual(late.uniqueIndexes, 2)
       assert.deepStrictEqual(yield* one(database, "bare"), {
         schema: "public",
         name: "bare",
@@ -188,6 +190,7 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
         primaryKey: undefined,
         isPrimaryKeyDeferrable: false,
         uniqueKeys: [],
+        uniqueIndexes: 0,
         firesTriggers: false,
         hasUncheckedKey: false,
         hasRowSecurity: false
