@@ -209,15 +209,12 @@ const inArray = (route: Route, keys: ReadonlyArray<Tuple>): string | undefined =
   return `t.${quote(column.name)} = ANY($1::${column.type}[])`
 }
 
-/** How rows are found by a set of keys alone: by a condition, and what is joined for it. */
-const soughtBy = (
-  route: Route,
-  keys: ReadonlyArray<Tuple>
-): { readonly joined: string | undefined; readonly where: string } => {
+/** How rows are found by a set of keys alone: the condition, and before it what must be joined. */
+const soughtBy = (route: Route, keys: ReadonlyArray<Tuple>, join: " USING" | ","): string => {
   const condition = inArray(route, keys)
-  if (condition !== undefined) return { joined: undefined, where: condition }
+  if (condition !== undefined) return ` WHERE ${condition}`
   const { values, where } = keysOf(route)
-  return { joined: `(SELECT ${values.join(", ")}) AS v`, where }
+  return `${join} (SELECT ${values.join(", ")}) AS v WHERE ${where}`
 }
 
 /**
@@ -254,13 +251,9 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
 
 const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
   const { keys, mayMiss, offset, route } = step
-  const { joined, where } = soughtBy(route, keys)
   return {
     kind: "delete",
-    text: sized(
-      `DELETE FROM ${ownRows(route)} AS t${joined === undefined ? "" : ` USING ${joined}`} WHERE ${where}`,
-      keys.length
-    ),
+    text: sized(`DELETE FROM ${ownRows(route)} AS t${soughtBy(route, keys, " USING")}`, keys.length),
     params: arraysOf(route, route.key, keys),
     rows: keys.length,
     mayMiss,
@@ -272,13 +265,9 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
 
 const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
   const { keys, offset, route } = step
-  const { joined, where } = soughtBy(route, keys)
   return {
     kind: "check",
-    text: sized(
-      `SELECT FROM ${ownRows(route)} AS t${joined === undefined ? "" : `, ${joined}`} WHERE ${where}`,
-      keys.length
-    ),
+    text: sized(`SELECT FROM ${ownRows(route)} AS t${soughtBy(route, keys, ",")}`, keys.length),
     params: arraysOf(route, route.key, keys),
     rows: 0,
     mayMiss: false,

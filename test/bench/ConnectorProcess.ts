@@ -57,7 +57,7 @@ const run = ({ endpoint, stage, topic, until, url }: ConnectorTask) =>
     const { system, user } = process.cpuUsage(cpuBefore)
     const { maxRSS } = process.resourceUsage()
     const sql = yield* SqlClient.SqlClient
-    const targetSeconds = yield* processorSeconds((yield* sql.unsafe<{ pid: number }>(appliers)).map(({ pid }) => pid))
+    const targetSeconds = yield* processorSeconds(yield* sql.unsafe<{ readonly pid: number }>(appliers))
     yield* tell({
       report: { begun, ended, commits, maxRss: maxRSS * 1024, cpuSeconds: (user + system) / 1e6, targetSeconds }
     })

@@ -123,7 +123,7 @@ const byNative = Effect.fn("Drain.byNative")(function* (backlog: Backlog, slot: 
   const started = now()
   yield* copy.query("ALTER SUBSCRIPTION bench ENABLE")
   const seconds = secondsBetween(started, yield* firstRow(copy, isMarked))
-  const targetSeconds = yield* processorSeconds((yield* copy.query(appliers)).map(({ pid }) => pid))
+  const targetSeconds = yield* processorSeconds(yield* copy.query(appliers))
   const drain: Drain = { changes: backlog.workload.changes, seconds, secondsWithStart: seconds }
   return { drain, targetSeconds }
 })

@@ -56,9 +56,9 @@ export const appliers = `SELECT pid FROM pg_stat_activity WHERE datname = curren
 /** Linux counts processor time for programs in hundredths of a second, whatever the kernel's own clock. */
 const ticksPerSecond = 100
 
-/** Processor time of running processes, in seconds; not a number where the system is not Linux. */
-export const processorSeconds = Effect.fnUntraced(function* (pids: ReadonlyArray<number | string | null>) {
-  const spent = yield* Effect.forEach(pids, (pid) =>
+/** Processor time of running processes, as {@link appliers} gives them, in seconds; no number where this is not Linux. */
+export const processorSeconds = Effect.fnUntraced(function* (processes: ReadonlyArray<{ readonly pid?: unknown }>) {
+  const spent = yield* Effect.forEach(processes, ({ pid }) =>
     Effect.promise(async () => {
       const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")
       // Behind the name, which may contain anything: the 14th and 15th field are the time in user and kernel mode.

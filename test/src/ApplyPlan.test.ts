@@ -236,6 +236,14 @@ describe("a set of rows", () => {
     }
   })
 
+  it("is joined when it has more keys than there is room for the places of", () => {
+    const found = make({ columns: [id], key: ["id"] })
+    const keys = Array.from({ length: 100_001 }, () => Tuple.of(["1"]))
+    const text = (count: number) => sqlOf({ type: "deleteSet", route: found, ...at, keys: keys.slice(0, count) }).text
+    assert.include(text(100_000), "ANY")
+    assert.notInclude(text(100_001), "ANY")
+  })
+
   it("is updated in its own order where a row may take what one before it gives up", () => {
     const keys = [Tuple.of(["1", null, null])]
     const rows = [Tuple.of(["1", "x", "m"])]
