@@ -133,6 +133,15 @@ const migrate = Effect.gen(function* () {
   yield* Effect.gen(function* () {
     yield* sql`SELECT pg_advisory_xact_lock(${migrationLock}::int8)`
     if (!exists.schema) yield* sql`CREATE SCHEMA IF NOT EXISTS fluvio`
+    // The migrator's own table, as it would create it: when that fails, it asks whether the table is there after all,
+    // and in a transaction that has failed the answer to this hides why.
+    yield* sql`
+      CREATE TABLE IF NOT EXISTS ${sql(table)} (
+        migration_id integer PRIMARY KEY,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        name text NOT NULL
+      )
+    `
     yield* migrateAll
   }).pipe(sql.withTransaction)
 }).pipe(Effect.catchTag("MigrationError", (error) => Effect.fail(error.cause ?? error)))

@@ -163,6 +163,36 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
     })
   )
 
+  it.effect("tells why its tables could not be created, and whether trying again may help", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const role = `beginner_${database.name}`
+      yield* database.query(`
+        CREATE SCHEMA fluvio;
+        CREATE ROLE ${role} LOGIN PASSWORD 'x';
+        GRANT USAGE ON SCHEMA fluvio TO ${role};
+      `)
+      const url = new URL(Redacted.value(database.url))
+      url.username = role
+      url.password = "x"
+      const fixture = yield* fixtureOn({ ...database, url: Redacted.make(url.href) })
+      const store = yield* fixture.instance("orders", 0)
+      const refused = yield* Effect.flip(store.load)
+      assert.deepInclude(refused, { sqlState: "42501", isRetryable: false })
+      assert.include(refused.remedy, "the role may create")
+
+      yield* database.query(`
+        GRANT CREATE ON SCHEMA fluvio TO ${role};
+        CREATE FUNCTION cancel() RETURNS event_trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57014'; END $$;
+        CREATE EVENT TRIGGER cancels ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION cancel();
+      `)
+      assert.deepInclude(yield* Effect.flip(store.load), { sqlState: "57014", isRetryable: true })
+      yield* database.query("DROP EVENT TRIGGER cancels")
+      assert.isTrue(Option.isNone((yield* store.load).position))
+    })
+  )
+
   it.effect("says so when its tables are not its own", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
