@@ -1,9 +1,10 @@
 /**
  * The steps of a plan as SQL: pure, and the only place where statements on the user's tables are written.
  *
- * Values are always bound, as text, so that each column's own input function reads them; names are always quoted and
- * qualified. A set of rows travels as one array a column.
+ * Values are always bound or copied, as text, so that each column's own input function reads them; names are always
+ * quoted and qualified. A set of rows travels as one array a column, and new ones in the format of COPY where they can.
  */
+import { Context } from "effect"
 import type { Offset } from "./FluvioConsumer.ts"
 import { type Step, identityOf, updatedRowOf } from "./Fold.ts"
 import { qualified, quote } from "./Identifier.ts"
@@ -17,14 +18,22 @@ export interface PlanOptions {
   readonly existingRow: "halt" | "update" | "skip"
   /** Whether a truncate's CASCADE is passed on. */
   readonly truncateCascade: "as-source" | "never"
+  /** Sets of new rows may travel by COPY, see {@link TakesCopy}. */
+  readonly takesCopy: boolean
 }
+
+/**
+ * Whether the `SqlClient` carries out `COPY … FROM STDIN` with the data as the one parameter of the statement, as the one
+ * of `layers/postgres/Target.ts` does. The driver alone has no COPY.
+ */
+export const TakesCopy = Context.Reference<boolean>("fluvio-postgres-sink/TakesCopy", { defaultValue: () => false })
 
 export interface Statement {
   /** A `check` touches nothing: the rows it finds should not be there. */
   readonly kind: "insert" | "update" | "delete" | "truncate" | "check"
   readonly text: string
-  /** Bound as text. */
-  readonly params: ReadonlyArray<string | null>
+  /** Bound as text; bytes are the data of a COPY. */
+  readonly params: ReadonlyArray<string | null | Uint8Array>
   /** How many rows it touches when source and target agree; `undefined` for a truncate. */
   readonly rows: number | undefined
   /** In a folded plan: touching fewer rows means the same as in order; otherwise the plan must be given up. */
@@ -82,6 +91,9 @@ const hasTypedArray = new Set([
 const Quote = 0x22
 const Backslash = 0x5c
 const Comma = 0x2c
+const Tab = 0x09
+const Newline = 0x0a
+const Return = 0x0d
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /** Where arrays are written; one that grew beyond this is given up again. */
@@ -136,6 +148,50 @@ const arrayText = (rows: ReadonlyArray<Tuple>, index: number): string => {
   return text
 }
 
+/** What COPY's text format writes behind a backslash for a byte that means something to it; 0 for one that does not. */
+const copyEscapes = new Uint8Array(256)
+copyEscapes[Backslash] = Backslash
+copyEscapes[Tab] = 0x74
+copyEscapes[Newline] = 0x6e
+copyEscapes[Return] = 0x72
+
+/** Rows in the text format of COPY: a line a row, a tab between cells, and `\\N` for NULL. */
+const copyText = (columns: ReadonlyArray<RoutedColumn>, rows: ReadonlyArray<Tuple>): Uint8Array => {
+  let to = buffer
+  let length = 0
+  for (let row = 0; row < rows.length; row++) {
+    for (let place = 0; place < columns.length; place++) {
+      const { index } = columns[place]
+      const holder = rows[row].holder(index)
+      const start = holder === undefined ? -1 : holder.start(index)
+      const size = start < 0 ? 0 : holder!.end(index) - start
+      // Every byte may need its backslash; or else there is NULL; and then a tab or the end of the line.
+      if (length + 2 * size + 3 > to.length) to = reserve(length, 2 * size + 3)
+      if (place > 0) to[length++] = Tab
+      if (start < 0) {
+        to[length++] = Backslash
+        to[length++] = 0x4e
+        continue
+      }
+      const { bytes, isPlain } = holder!.arena
+      const end = start + size
+      if (isPlain) for (let at = start; at < end; at++) to[length++] = bytes[at]
+      else {
+        for (let at = start; at < end; at++) {
+          const byte = bytes[at]
+          const escape = copyEscapes[byte]
+          if (escape > 0) to[length++] = Backslash
+          to[length++] = escape > 0 ? escape : byte
+        }
+      }
+    }
+    to[length++] = Newline
+  }
+  const data = to.slice(0, length)
+  if (buffer.length > ordinarySize) buffer = new Uint8Array(ordinarySize)
+  return data
+}
+
 /** The same for the columns of a set, by their places. */
 const arraysOf = (route: Route, places: ReadonlyArray<number>, rows: ReadonlyArray<Tuple>): Array<string> =>
   places.map((place) => arrayText(rows, route.columns[place].index))
@@ -164,20 +220,36 @@ const namesOf = (columns: ReadonlyArray<RoutedColumn>): string =>
 
 const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOptions): Statement => {
   const { mayMiss, offset, route, rows } = step
-  const { columns } = route
-  const into = `INSERT INTO ${tableName(route)}`
-  const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
-  const set = `${into} (${namesOf(columns)})${overriding(columns)} SELECT ${values}${onConflict(route, options)}`
-  const isEmpty = columns.length === 0
   return {
     kind: "insert",
-    text: isEmpty ? `${into} SELECT FROM generate_series(1, $1::integer)` : set,
-    params: isEmpty ? [String(rows.length)] : columns.map(({ index }) => arrayText(rows, index)),
+    ...newRows(route, rows, options),
     rows: rows.length,
     mayMiss,
     route,
     offset,
     insert: undefined
+  }
+}
+
+/** COPY knows no ON CONFLICT. */
+const newRows = (
+  route: Route,
+  rows: ReadonlyArray<Tuple>,
+  options: PlanOptions
+): Pick<Statement, "text" | "params"> => {
+  const { columns } = route
+  const table = tableName(route)
+  if (columns.length === 0) {
+    return { text: `INSERT INTO ${table} SELECT FROM generate_series(1, $1::integer)`, params: [String(rows.length)] }
+  }
+  const names = namesOf(columns)
+  if (options.takesCopy && options.existingRow === "halt") {
+    return { text: `COPY ${table} (${names}) FROM STDIN`, params: [copyText(columns, rows)] }
+  }
+  const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
+  return {
+    text: `INSERT INTO ${table} (${names})${overriding(columns)} SELECT ${values}${onConflict(route, options)}`,
+    params: columns.map(({ index }) => arrayText(rows, index))
   }
 }
 

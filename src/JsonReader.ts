@@ -507,7 +507,7 @@ export class JsonReader {
       seen = 0
       for (let n = 0; this.another(n, CloseBracket); n++) {
         const byte = this.integer(0, 255)
-        if (byte === Quote || byte === Backslash) out.isPlain = false
+        if (byte === Quote || byte === Backslash || byte < 0x20) out.isPlain = false
         seen |= byte
         out.bytes[out.length++] = byte
       }
@@ -545,7 +545,7 @@ export class JsonReader {
         }
       }
       if (value > 255) return -1
-      if (value === Quote || value === Backslash) out.isPlain = false
+      if (value === Quote || value === Backslash || value < 0x20) out.isPlain = false
       seen |= value
       to[length++] = value
       if (next === CloseBracket) {

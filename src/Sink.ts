@@ -1,7 +1,7 @@
 /** A group of changes as one target transaction: statements, schema changes and position, or nothing at all. */
 import { Clock, Effect, Option, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { NoIdentity, type Statement, statementOf } from "./ApplyPlan.ts"
+import { NoIdentity, type Statement, statementOf, TakesCopy } from "./ApplyPlan.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer, Offset } from "./FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
@@ -225,6 +225,7 @@ export interface Sink {
 /** `learned` is a catalogue that is not stored yet; it is saved with the first group. */
 export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: Catalogue) {
   const config = yield* ConnectorConfig
+  const options = { ...config, takesCopy: yield* TakesCopy }
   const { checksum } = yield* FluvioConsumer
   const clock = yield* Clock.Clock
   /** Milliseconds that no change of the machine's clock disturbs. */
@@ -307,7 +308,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     let started = now()
     const steps = mode === "folded" ? fold(changes, router.routeOf) : inOrder(changes, router.routeOf)
     for (const step of steps) {
-      const statement = statementOf(step, config)
+      const statement = statementOf(step, options)
       if (statement === undefined) continue
       spent.plan += now() - started
       yield { isSet: step.type !== "row", statement }

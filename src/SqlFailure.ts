@@ -183,6 +183,7 @@ const system: { readonly [code: string]: Condition } = {
     class: "resource",
     remedy: "raise the connector's limit of open files (ulimit -n); it tries again"
   },
+  ERR_TLS_REFUSED: { name: "the target does not offer TLS", class: "tls" },
   CERT_HAS_EXPIRED: { name: "the target's certificate has expired", class: "tls" },
   CERT_NOT_YET_VALID: { name: "the target's certificate is not valid yet", class: "tls" },
   ERR_TLS_CERT_ALTNAME_INVALID: { name: "the target's certificate is for another host", class: "tls" }

@@ -847,7 +847,12 @@ export const play = ({ divergences, operations, shapes, start }: Scenario): Play
   }
 }
 
-export const halting: Policies = { existingRow: "halt", missingRow: "halt", truncateCascade: "as-source" }
+export const halting: Policies = {
+  existingRow: "halt",
+  missingRow: "halt",
+  truncateCascade: "as-source",
+  takesCopy: false
+}
 
 const cellsText = (tuple: Tuple | null): string =>
   tuple === null
@@ -915,7 +920,8 @@ export const arbitraryScenario: fc.Arbitrary<Scenario> = fc
     policies: fc.record({
       existingRow: fc.constantFrom("halt" as const, "update" as const, "skip" as const),
       missingRow: fc.constantFrom("skip" as const, "insert" as const, "halt" as const),
-      truncateCascade: fc.constant("as-source" as const)
+      truncateCascade: fc.constant("as-source" as const),
+      takesCopy: fc.boolean()
     }),
     isReversed: fc.boolean()
   })

@@ -4,9 +4,10 @@ import { Duration, Effect, Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql"
 import { readFile } from "node:fs/promises"
 import { userInfo } from "node:os"
-import type { ConnectionOptions } from "node:tls"
+import { TakesCopy } from "../../src/ApplyPlan.ts"
 import { ConnectorConfig, ConnectorConfigError } from "../../src/ConnectorConfig.ts"
 import * as SqlFailure from "../../src/SqlFailure.ts"
+import { type Address, TargetSocket, type Tls } from "./TargetSocket.ts"
 
 const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const
 type Mode = (typeof modes)[number]
@@ -36,17 +37,16 @@ const readPem = (setting: string | undefined, key: string, url: URL, parameter: 
  * Without an authority, or with `sslrootcert=system`, Node's own list of public authorities decides. Without either
  * mode or authority the connection is plain.
  *
- * `undefined` leaves `prefer` and `allow` to the driver: encrypted when the server offers it, and then, unlike libpq,
- * also proved.
+ * `prefer` and `allow` encrypt when the server offers it, and then, unlike in libpq, the certificate is also proved.
  */
-export const tlsOptions = Effect.fn("Target.tlsOptions")(function* (
+const tlsOf = Effect.fn("Target.tlsOf")(function* (
   url: URL,
   files: {
     readonly caFile: string | undefined
     readonly certFile: string | undefined
     readonly keyFile: string | undefined
   }
-): Effect.fn.Return<ConnectionOptions | false | undefined, ConnectorConfigError> {
+): Effect.fn.Return<Tls | undefined, ConnectorConfigError> {
   const ca = yield* readPem(files.caFile, "target.ca-file", url, "sslrootcert")
   const cert = yield* readPem(files.certFile, "target.cert-file", url, "sslcert")
   const key = yield* readPem(files.keyFile, "target.key-file", url, "sslkey")
@@ -61,9 +61,9 @@ export const tlsOptions = Effect.fn("Target.tlsOptions")(function* (
       remedy: "correct sslmode in the target's URL"
     })
   }
-  if (mode === "disable") return false
-  if (mode === "prefer" || mode === "allow") return undefined
-  return {
+  if (mode === "disable") return undefined
+  if (mode === "prefer" || mode === "allow") return { isRequired: false, options: {} }
+  const options = {
     ...(ca === undefined ? {} : { ca }),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
@@ -71,18 +71,13 @@ export const tlsOptions = Effect.fn("Target.tlsOptions")(function* (
     rejectUnauthorized: mode !== "require" || hasAuthority,
     ...(mode === "verify-full" ? {} : { checkServerIdentity: () => undefined })
   }
+  return { isRequired: true, options }
 })
 
-/**
- * What the URL leaves out, as libpq fills it in, and what spans would otherwise not know, because the driver does not
- * look into the URL for them.
- */
-const address = ({ hostname, port, searchParams, username }: URL) => ({
-  ...(username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
-  ...(hostname === "" || searchParams.has("host")
-    ? {}
-    : { host: decodeURIComponent(hostname.replace(/^\[(.*)\]$/, "$1")) }),
-  ...(port === "" || searchParams.has("port") ? {} : { port: Number(port) })
+/** What the URL leaves out, as libpq fills it in. The driver would do the same, but neither for spans nor for a stream. */
+export const addressOf = ({ hostname, port, searchParams }: URL): Address => ({
+  host: searchParams.get("host") ?? (decodeURIComponent(hostname.replace(/^\[(.*)\]$/, "$1")) || "localhost"),
+  port: Number(searchParams.get("port") ?? (port || 5432))
 })
 
 /**
@@ -96,23 +91,28 @@ export const layer: Layer.Layer<
   PgClient.PgClient | SqlClient.SqlClient,
   ConnectorConfigError | SqlFailure.SqlFailure,
   ConnectorConfig
-> = PgClient.layerFrom(
-  Effect.gen(function* () {
-    const config = yield* ConnectorConfig
-    const url = new URL(Redacted.value(config.url))
-    const ssl = yield* tlsOptions(url, config.target)
-    const { searchParams } = url
-    return yield* PgClient.make({
-      url: config.url,
-      ...address(url),
-      ...(ssl === undefined ? {} : { ssl }),
-      ...(searchParams.has("application_name") ? {} : { applicationName: "fluvio-postgres-sink" }),
-      ...(searchParams.has("connect_timeout") ? {} : { connectTimeout: Duration.seconds(10) }),
-      keepAlive: Duration.seconds(30),
-      maxConnections: 3,
-      prepare: config.target.prepare,
-      // PostgreSQL's own limit of a message: what a target may hold, the connector can read back.
-      maxMessageSize: 0x3fff_ffff
-    })
-  }).pipe(SqlFailure.typed)
+> = Layer.merge(
+  Layer.succeed(TakesCopy, true),
+  PgClient.layerFrom(
+    Effect.gen(function* () {
+      const config = yield* ConnectorConfig
+      const url = new URL(Redacted.value(config.url))
+      const tls = yield* tlsOf(url, config.target)
+      const address = addressOf(url)
+      const { searchParams } = url
+      return yield* PgClient.make({
+        url: config.url,
+        ...address,
+        ...(url.username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
+        stream: () => new TargetSocket(address, tls),
+        ssl: false,
+        ...(searchParams.has("application_name") ? {} : { applicationName: "fluvio-postgres-sink" }),
+        ...(searchParams.has("connect_timeout") ? {} : { connectTimeout: Duration.seconds(10) }),
+        maxConnections: 3,
+        prepare: config.target.prepare,
+        // PostgreSQL's own limit of a message: what a target may hold, the connector can read back.
+        maxMessageSize: 0x3fff_ffff
+      })
+    }).pipe(SqlFailure.typed)
+  )
 )

@@ -189,7 +189,7 @@ describe("Mock's SqlClient", () => {
       const steps = [...fold(changes, routeOf), ...inOrder(changes, routeOf)]
       assert.lengthOf(steps, 4 + changes.length)
       for (const step of steps) {
-        const statement = statementOf(step, { existingRow: "halt", truncateCascade: "as-source" })
+        const statement = statementOf(step, { existingRow: "halt", truncateCascade: "as-source", takesCopy: false })
         if (statement === undefined || statement instanceof NoIdentity) return assert.fail("there is a statement")
         const result = yield* sql.unsafe(statement.text, statement.params).raw
         assert.deepInclude<object>(result as object, { rowCount: statement.rows }, statement.text)

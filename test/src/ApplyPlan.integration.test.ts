@@ -3,6 +3,8 @@ import { PgClient } from "@effect/sql-pg"
 import { Effect, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
+import { addressOf } from "../../layers/postgres/Target.ts"
+import { TargetSocket } from "../../layers/postgres/TargetSocket.ts"
 import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../src/ApplyPlan.ts"
 import { fromObject, parse } from "../../src/ConnectorConfig.ts"
 import { Offset } from "../../src/FluvioConsumer.ts"
@@ -35,10 +37,12 @@ import {
   updateOf
 } from "../tables.ts"
 
-/** A client under the settings that decide how text is read, as the sink's session has them. */
+/** A client that takes COPY, under the settings that decide how text is read, as the sink's session has them. */
 const client = (database: TestDatabase) =>
   PgClient.layer({
     url: database.url,
+    ssl: false,
+    stream: () => new TargetSocket(addressOf(new URL(Redacted.value(database.url))), undefined),
     maxConnections: 1,
     startupParameters: {
       search_path: "",
@@ -260,42 +264,44 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
     })
   )
 
-  it.effect("carries sets of 5 000 rows of every kind of type, as single rows do", () =>
-    Effect.gen(function* () {
-      const database = yield* TestPostgres.database
-      yield* database.query("CREATE TYPE mood AS ENUM ('sad', 'so ''so'); CREATE TYPE pair AS (a integer, b text)")
-      yield* database.query("CREATE DOMAIN short AS varchar(9)")
-      const types = Object.keys(samples)
-      const names = types.map((_, n) => `c${n}`)
-      for (const schema of ["folded", "ordered"]) {
-        const columns = types.map((type, n) => `c${n} ${type}`).join(", ")
-        yield* database.query(
-          `CREATE SCHEMA ${schema}; CREATE TABLE ${schema}.pets (id bigint, ${columns}, PRIMARY KEY (id))`
-        )
-      }
-      const pets = relationOf({ columns: [column("id", true), ...names.map((name) => column(name))] })
-      const cells = (n: number) => Object.values(samples).map((values) => values[n % values.length])
-      const ids = Array.from({ length: 5_000 }, (_, n) => n)
-      const groups = [
-        ids.map((n) => insertOf(pets, [id(n), ...cells(n)])),
-        ids.map((n) => updateOf(pets, [id(n), ...cells(n + 1)])),
-        ids.filter((n) => n % 2 === 0).map((n) => deleteOf(pets, { keyTuple: [id(n), ...cells(n).map(() => null)] }))
-      ]
-      yield* Effect.gen(function* () {
-        const folded = yield* routed(pets, "folded")
-        const ordered = yield* routed(pets, "ordered")
-        for (const changes of groups) {
-          const steps = fold(changes, only(folded))
-          assert.strictEqual(steps?.length, 1)
-          assert.isTrue(yield* applyFolded(steps, halting))
-          assert.isTrue(yield* applyInOrder(inOrder(changes, only(ordered)), halting))
-          const rows = yield* contents(database, "folded", [folded.table])
-          assert.deepStrictEqual(rows, yield* contents(database, "ordered", [ordered.table]))
+  it.effect.each([false, true])(
+    "carries sets of 5 000 rows of every kind of type, as single rows do (COPY: %s)",
+    (takesCopy) =>
+      Effect.gen(function* () {
+        const database = yield* TestPostgres.database
+        yield* database.query("CREATE TYPE mood AS ENUM ('sad', 'so ''so'); CREATE TYPE pair AS (a integer, b text)")
+        yield* database.query("CREATE DOMAIN short AS varchar(9)")
+        const types = Object.keys(samples)
+        const names = types.map((_, n) => `c${n}`)
+        for (const schema of ["folded", "ordered"]) {
+          const columns = types.map((type, n) => `c${n} ${type}`).join(", ")
+          yield* database.query(
+            `CREATE SCHEMA ${schema}; CREATE TABLE ${schema}.pets (id bigint, ${columns}, PRIMARY KEY (id))`
+          )
         }
-      }).pipe(Effect.provide(client(database)))
-      const left = yield* database.query(`SELECT ${names.join(", ")} FROM folded.pets ORDER BY id LIMIT 1`)
-      assert.deepStrictEqual(Object.values(left[0]), cells(2))
-    })
+        const pets = relationOf({ columns: [column("id", true), ...names.map((name) => column(name))] })
+        const cells = (n: number) => Object.values(samples).map((values) => values[n % values.length])
+        const ids = Array.from({ length: 5_000 }, (_, n) => n)
+        const groups = [
+          ids.map((n) => insertOf(pets, [id(n), ...cells(n)])),
+          ids.map((n) => updateOf(pets, [id(n), ...cells(n + 1)])),
+          ids.filter((n) => n % 2 === 0).map((n) => deleteOf(pets, { keyTuple: [id(n), ...cells(n).map(() => null)] }))
+        ]
+        yield* Effect.gen(function* () {
+          const folded = yield* routed(pets, "folded")
+          const ordered = yield* routed(pets, "ordered")
+          for (const changes of groups) {
+            const steps = fold(changes, only(folded))
+            assert.strictEqual(steps?.length, 1)
+            assert.isTrue(yield* applyFolded(steps, { ...halting, takesCopy }))
+            assert.isTrue(yield* applyInOrder(inOrder(changes, only(ordered)), halting))
+            const rows = yield* contents(database, "folded", [folded.table])
+            assert.deepStrictEqual(rows, yield* contents(database, "ordered", [ordered.table]))
+          }
+        }).pipe(Effect.provide(client(database)))
+        const left = yield* database.query(`SELECT ${names.join(", ")} FROM folded.pets ORDER BY id LIMIT 1`)
+        assert.deepStrictEqual(Object.values(left[0]), cells(2))
+      })
   )
 
   it.effect("keeps sets on the index, whatever the table held when they were planned", () =>
@@ -320,7 +326,9 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
         const explained = Effect.forEach(statementsOf(steps, halting), ({ params, text }, n) =>
           Effect.andThen(
             sql.unsafe(`PREPARE set_${n} AS ${text}`),
-            sql.unsafe<Record<string, string>>(`EXPLAIN EXECUTE set_${n} (${params.map(literal).join(", ")})`)
+            sql.unsafe<Record<string, string>>(
+              `EXPLAIN EXECUTE set_${n} (${params.map((param) => literal(String(param))).join(", ")})`
+            )
           )
         )
         return (yield* sql.withTransaction(Effect.andThen(session.begin, explained))).map((lines) => ({

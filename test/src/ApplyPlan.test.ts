@@ -11,9 +11,10 @@ import { type Cell, Tuple } from "../../src/Tuple.ts"
 import { arbitraryCell, type CellFixture, insert, offset, record, relationOf, text } from "../events.ts"
 import { deleteOf, insertOf, targetColumn, targetTable, truncateOf, updateOf } from "../tables.ts"
 
-const halt: PlanOptions = { existingRow: "halt", truncateCascade: "as-source" }
+const halt: PlanOptions = { existingRow: "halt", truncateCascade: "as-source", takesCopy: false }
 const update: PlanOptions = { ...halt, existingRow: "update" }
 const skip: PlanOptions = { ...halt, existingRow: "skip" }
+const copy: PlanOptions = { ...halt, takesCopy: true }
 
 const at = { offset: offset(0), mayMiss: false }
 
@@ -75,14 +76,29 @@ const insertSet = (found: Route, ...rows: ReadonlyArray<ReadonlyArray<Cell>>): S
   rows: rows.map(Tuple.of)
 })
 
+/** A set of new rows where COPY is taken. */
+const copied = (found: Route, rows: ReadonlyArray<Tuple>) => {
+  const { params, text } = sqlOf({ type: "insertSet", route: found, ...at, rows }, copy)
+  const [data] = params
+  assert(data instanceof Uint8Array)
+  return { text, data: new TextDecoder().decode(data) }
+}
+
+/** A cell in a line of COPY's text format. */
+const field = (cell: Cell) =>
+  cell === null || cell === undefined
+    ? "\\N"
+    : cell.replace(/[\\\t\n\r]/g, (special) => `\\${{ "\t": "t", "\n": "n", "\r": "r" }[special] ?? special}`)
+
 /** A cell as an element of an array. */
 const element = (cell: Cell) => (cell === null || cell === undefined ? "NULL" : `"${cell.replace(/["\\]/g, "\\$&")}"`)
 
-const decoded = (fixture: CellFixture) => {
-  const event = decode(record(0, insert(1, [fixture])), { floatNull: "halt" })
+const decodedRow = (cells: ReadonlyArray<CellFixture>) => {
+  const event = decode(record(0, insert(1, cells)), { floatNull: "halt" })
   assert(event.type === "insert")
   return event.tuple
 }
+const decoded = (cell: CellFixture) => decodedRow([cell])
 
 describe("a set of rows", () => {
   it("is inserted from one array a column", () => {
@@ -97,16 +113,50 @@ describe("a set of rows", () => {
     assert.strictEqual(cells, String.raw`{"a \"b\" \\ {c,d}","NULL",""}`)
   })
 
+  const long = fc.constantFrom("x", `"`, "\\", "ä", "\n").map((unit) => text(unit.repeat(100_000)))
+  const anyCell = fc.oneof({ weight: 30, arbitrary: arbitraryCell }, { weight: 1, arbitrary: long })
+
+  describe("where COPY is taken", () => {
+    it("is a line a row", () => {
+      assert.deepStrictEqual(
+        copied(pets, [Tuple.of(["1", "a", "ok"]), Tuple.of(["2", null, ""]), Tuple.of(["3", "\\N", "\\."])]),
+        {
+          text: 'COPY "public"."pets" ("id", "name", "mood") FROM STDIN',
+          data: "1\ta\tok\n2\t\\N\t\n3\t\\\\N\t\\\\.\n"
+        }
+      )
+    })
+
+    it("keeps whatever a record holds, in the order of the target's columns that there are", () => {
+      const rows = fc.array(fc.tuple(anyCell, anyCell, anyCell), { minLength: 1, maxLength: 20 })
+      const columns = [{ name: "a" }, { name: "b", isGenerated: true }, { name: "c" }]
+      const every = make({ columns: [{ name: "a" }, { name: "b" }, { name: "c" }], key: ["a"] })
+      const some = make({ columns, key: ["a"] })
+      fc.assert(
+        fc.property(rows, (rows) => {
+          const tuples = rows.map((row) => decodedRow(row))
+          const lines = (places: ReadonlyArray<number>) =>
+            rows.map((row) => `${places.map((place) => field(row[place].cell)).join("\t")}\n`).join("")
+          assert.strictEqual(copied(every, tuples).data, lines([0, 1, 2]))
+          assert.strictEqual(copied(some, tuples).data, lines([0, 2]))
+        })
+      )
+    })
+
+    it("is inserted all the same if a row that is there already is no error, or if there are no columns", () => {
+      for (const existingRow of ["skip", "update"] as const) {
+        assert.match(sqlOf(insertSet(pets, ["1", "a", "ok"]), { ...copy, existingRow }).text, /^INSERT INTO /)
+      }
+      assert.match(sqlOf(insertSet(make({ columns: [], key: [] }), [], []), copy).text, /^INSERT INTO /)
+    })
+  })
+
   describe("as the text of an array", () => {
     const found = make({ columns: [id], key: ["id"] })
     const arrayOf = (rows: ReadonlyArray<Tuple>) => sqlOf({ type: "insertSet", route: found, ...at, rows }).params[0]
 
     it("keeps whatever a record holds", () => {
-      const long = fc.constantFrom("x", `"`, "\\", "ä").map((unit) => text(unit.repeat(100_000)))
-      const cells = fc.array(fc.oneof({ weight: 30, arbitrary: arbitraryCell }, { weight: 1, arbitrary: long }), {
-        minLength: 1,
-        maxLength: 30
-      })
+      const cells = fc.array(anyCell, { minLength: 1, maxLength: 30 })
       fc.assert(
         fc.property(cells, (cells) => {
           assert.strictEqual(arrayOf(cells.map(decoded)), `{${cells.map(({ cell }) => element(cell)).join(",")}}`)

@@ -40,7 +40,7 @@ const petsTable = targetTable({
     targetColumn({ name: "notes" })
   ]
 })
-const lenient: Policies = { existingRow: "halt", missingRow: "skip", truncateCascade: "never" }
+const lenient: Policies = { existingRow: "halt", missingRow: "skip", truncateCascade: "never", takesCopy: false }
 
 /** Every relation goes to the table, or to the one given for it. */
 const routesTo = (table: TargetTable, others: ReadonlyArray<readonly [Relation, TargetTable]> = []) => {

@@ -68,6 +68,11 @@ const session = (parameters: { readonly [name: string]: string }, target: { read
       SELECT ssl, client_dn AS client, current_setting('application_name') AS name
       FROM pg_stat_ssl WHERE pid = pg_backend_pid()
     `
+    const copied = Effect.andThen(
+      sql`CREATE TEMPORARY TABLE copied (id integer) ON COMMIT DROP`,
+      sql.unsafe("COPY copied FROM STDIN", [Buffer.from("1\n2\n")]).raw
+    )
+    assert.deepInclude<object>((yield* sql.withTransaction(copied)) as object, { rowCount: 2 })
     return row
   }).pipe(Effect.scoped, SqlFailure.typed)
 
@@ -94,6 +99,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       const sslkey = yield* save("client.key", client.key)
 
       assert.deepStrictEqual(yield* session({}), { ssl: false, client: null, name: "fluvio-postgres-sink" })
+      assert.isFalse((yield* session({ sslmode: "prefer" })).ssl)
       assert.deepStrictEqual(yield* refusal({ sslmode: "require" }), {
         message: "the target does not offer TLS",
         isRetryable: false
@@ -112,6 +118,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       })
       const unknown = { message: "the target's certificate is not signed by a trusted authority", isRetryable: false }
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full" }), unknown)
+      assert.deepStrictEqual(yield* refusal({ sslmode: "prefer" }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: otherCa }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslrootcert: otherCa }), unknown)
 

@@ -1,0 +1,101 @@
+/** What the driver speaks through: TCP or a Unix socket, TLS where it is wanted, and COPY, which the driver does not know. */
+import { PgProtocol } from "@effect/sql-pg"
+import { connect, isIP, type Socket } from "node:net"
+import { Duplex } from "node:stream"
+import { type ConnectionOptions, connect as secure } from "node:tls"
+import { CopyProtocol } from "./CopyProtocol.ts"
+
+/** Where the server is. A host that begins with a slash is the folder of its Unix socket. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+export interface Tls {
+  /** Without it, a server that has no TLS is spoken to in the clear. */
+  readonly isRequired: boolean
+  readonly options: ConnectionOptions
+}
+
+const keepAliveMillis = 30_000
+
+const offered = 0x53
+const notOffered = 0x4e
+
+type Done = (error?: Error | null) => void
+
+export class TargetSocket extends Duplex {
+  readonly #address: Address
+  readonly #tls: Tls | undefined
+  readonly #raw: Socket
+  readonly #protocol = new CopyProtocol()
+  /** The raw one, or TLS over it. */
+  #socket: Duplex
+
+  constructor(address: Address, tls: Tls | undefined) {
+    super()
+    const { host, port } = address
+    this.#address = address
+    this.#tls = tls
+    this.#raw = host.startsWith("/")
+      ? connect({ path: `${host}/.s.PGSQL.${port}` })
+      : connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMillis })
+    this.#socket = this.#raw
+    this.#raw.on("error", (error) => this.destroy(error))
+    this.#raw.on("close", () => this.destroy())
+  }
+
+  /** Whatever goes wrong here destroys the stream, which waits for `done`: it comes when the raw socket is closed. */
+  override _construct(done: Done): void {
+    const tls = this.#tls
+    const begin = (socket: Duplex) => {
+      this.#raw.off("close", done)
+      this.#begin(socket)
+      done()
+    }
+    if (tls === undefined) return begin(this.#raw)
+    this.#raw.once("close", done)
+    this.#raw.once("data", (answer: Buffer) => {
+      // What follows the one byte in the clear is not the server's.
+      if (answer.length === 1 && answer[0] === offered) {
+        const { host } = this.#address
+        const name = isIP(host) === 0 && !host.startsWith("/") ? { servername: host } : {}
+        const socket = secure({ host, ...name, ...tls.options, socket: this.#raw })
+        socket.on("error", (error) => this.destroy(error))
+        socket.once("secureConnect", () => begin(socket))
+      } else if (answer.length === 1 && answer[0] === notOffered && !tls.isRequired) begin(this.#raw)
+      else this.destroy(Object.assign(new Error("the server refused TLS"), { code: "ERR_TLS_REFUSED" }))
+    })
+    this.#raw.write(PgProtocol.encodeSslRequest())
+  }
+
+  #begin(socket: Duplex): void {
+    this.#socket = socket
+    socket.on("data", (received: Buffer) => {
+      let wantsMore = true
+      for (const part of this.#protocol.incoming(received)) wantsMore = this.push(part)
+      if (!wantsMore) socket.pause()
+    })
+    socket.on("end", () => this.push(null))
+  }
+
+  override _read(): void {
+    this.#socket.resume()
+  }
+
+  override _write(frame: Buffer, _: BufferEncoding, done: Done): void {
+    const parts = this.#protocol.outgoing(frame)
+    this.#socket.cork()
+    parts.forEach((part, n) => this.#socket.write(part, n === parts.length - 1 ? done : undefined))
+    this.#socket.uncork()
+  }
+
+  override _final(done: Done): void {
+    this.#socket.end(done)
+  }
+
+  override destroy(error?: Error): this {
+    this.#raw.destroy()
+    return super.destroy(error)
+  }
+}
