@@ -22,6 +22,7 @@ import {
   type Bounds,
   FluvioConsumer,
   type FluvioError,
+  FluvioRecord,
   Offset,
   OffsetBeyondEnd,
   OffsetEvicted,
@@ -95,7 +96,7 @@ export const layerConsumer = ({ chunkSize = 100, firstOffset = 0, log = [] }: Lo
             const take: Effect.Effect<Records, FluvioError> = Effect.suspend(() => {
               const [first, ...others] = values
                 .slice(next - firstOffset, next - firstOffset + chunkSize)
-                .map((value, n) => ({ offset: Offset.make(next + n), key: undefined, value, timestamp: undefined }))
+                .map((value, n) => FluvioRecord.of(Offset.make(next + n), value))
               if (first === undefined) {
                 return Effect.andThen(Effect.raceFirst(Deferred.await(changed), Deferred.await(broken)), take)
               }

@@ -11,12 +11,45 @@ export const Offset = Schema.Natural.pipe(Schema.brand("Offset"))
 export type Offset = typeof Offset.Type
 
 /** What Fluvio delivers. */
-export interface FluvioRecord {
+export class FluvioRecord {
   readonly offset: Offset
   readonly key: Uint8Array | undefined
-  readonly value: Uint8Array
+  /** Holds the value, from `start` to before `end`: a view of its own would cost each record as much as its decoding. */
+  readonly bytes: Uint8Array
+  readonly start: number
+  readonly end: number
   /** When the record was produced, in milliseconds since 1970; `undefined` when the driver cannot say. */
   readonly timestamp: number | undefined
+
+  constructor(
+    offset: Offset,
+    key: Uint8Array | undefined,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    timestamp: number | undefined
+  ) {
+    this.offset = offset
+    this.key = key
+    this.bytes = bytes
+    this.start = start
+    this.end = end
+    this.timestamp = timestamp
+  }
+
+  /** A record with a value of its own. */
+  static of(offset: Offset, value: Uint8Array): FluvioRecord {
+    return new FluvioRecord(offset, undefined, value, 0, value.length, undefined)
+  }
+
+  get value(): Uint8Array {
+    return this.bytes.subarray(this.start, this.end)
+  }
+
+  /** Bytes of the value. */
+  get size(): number {
+    return this.end - this.start
+  }
 }
 
 /** A non-empty run of records with contiguous offsets: the unit in which records flow. */

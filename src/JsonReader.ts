@@ -108,6 +108,7 @@ export class JsonReader {
   index = -1
 
   private bytes: Uint8Array = empty
+  private base = 0
   private end = 0
   private pos = 0
   /** Whether the whole text is known to be UTF-8: it is looked at as soon as a byte is not ASCII. */
@@ -119,10 +120,12 @@ export class JsonReader {
   private value = 0
   private isNegative = false
 
-  load(bytes: Uint8Array): void {
+  /** Reads `bytes` from `base` to before `end`. What stands around that may be looked at, but decides nothing. */
+  load(bytes: Uint8Array, base: number, end: number): void {
     this.bytes = bytes
-    this.end = bytes.length
-    this.pos = 0
+    this.base = base
+    this.end = end
+    this.pos = base
     this.isUtf8 = false
     this.path = "$"
     this.index = -1
@@ -150,18 +153,18 @@ export class JsonReader {
   refuse(reason: Refusal): never {
     // What is not even text is not called bad JSON.
     if (reason !== "invalid UTF-8") this.checkUtf8()
-    throw new JsonRefused(reason, this.where(), this.pos)
+    throw new JsonRefused(reason, this.where(), this.pos - this.base)
   }
 
   private checkUtf8(): void {
     if (this.isUtf8) return
     this.isUtf8 = true
     try {
-      utf8.decode(this.bytes)
+      utf8.decode(this.bytes.subarray(this.base, this.end))
     } catch {
       this.path = "$"
       this.index = -1
-      this.pos = 0
+      this.pos = this.base
       this.refuse("invalid UTF-8")
     }
   }
@@ -243,7 +246,8 @@ export class JsonReader {
   }
 
   string(): string {
-    const out = this.end <= scratch.bytes.length ? scratch : new Arena(this.end, 0)
+    const size = this.end - this.base
+    const out = size <= scratch.bytes.length ? scratch : new Arena(size, 0)
     out.length = 0
     this.appendString(out)
     return utf8.decode(out.bytes.subarray(0, out.length))

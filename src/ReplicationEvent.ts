@@ -744,13 +744,13 @@ export const decode = (record: FluvioRecord, options: { readonly floatNull: Floa
   reader.floatNull = options.floatNull
   reader.relId = undefined
   try {
-    const { length } = record.value
+    const { bytes, end, size, start } = record
     const { arena } = reader
     // The text of cells never takes more bytes than the record they are read from.
-    if (arena.length + length > arena.bytes.length || arena.count >= arenaCells) {
-      reader.arena = new Arena(Math.max(arenaBytes, length), arenaCells)
+    if (arena.length + size > arena.bytes.length || arena.count >= arenaCells) {
+      reader.arena = new Arena(Math.max(arenaBytes, size), arenaCells)
     }
-    reader.load(record.value)
+    reader.load(bytes, start, end)
     return reader.event()
   } catch (error) {
     const place = { offset: record.offset, relId: reader.relId, commitLsn: undefined, table: undefined }

@@ -240,14 +240,15 @@ const Zero = 0x30
  * A record's place in the source's log, as near as a double comes to it: later ones are never less. It is 0 where the
  * source gives none, as for relations, and where the record does not begin with it.
  */
-const walStartOf = ({ value }: FluvioRecord): number => {
-  for (let n = 0; n < startOfEvent.length; n++) if (value[n] !== startOfEvent[n]) return 0
+const walStartOf = ({ bytes, end, start }: FluvioRecord): number => {
+  for (let n = 0; n < startOfEvent.length; n++) if (bytes[start + n] !== startOfEvent[n]) return 0
   let lsn = 0
-  for (let n = startOfEvent.length; ; n++) {
-    const digit = value[n] - Zero
-    if (!(digit >= 0 && digit <= 9)) return lsn
+  for (let at = start + startOfEvent.length; at < end; at++) {
+    const digit = bytes[at] - Zero
+    if (digit < 0 || digit > 9) return lsn
     lsn = lsn * 10 + digit
   }
+  return lsn
 }
 
 /** A transaction whose Commit has not come yet; a change outside Begin and Commit is one that ends with itself. */
@@ -272,7 +273,7 @@ class Open {
   count(record: FluvioRecord): void {
     this.first ??= record.offset
     this.last = record
-    this.bytes += record.value.length
+    this.bytes += record.size
     this.records += 1
   }
 
@@ -282,7 +283,7 @@ class Open {
 
   /** Whether what is held must be given away before `record` is added. */
   isFull(record: FluvioRecord, maxBytes: number): boolean {
-    return this.changes.length > 0 && this.bytes + record.value.length > maxBytes
+    return this.changes.length > 0 && this.bytes + record.size > maxBytes
   }
 
   /** Gives away what is held of a transaction that cannot be read, up to the last record of it. */

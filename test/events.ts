@@ -1,6 +1,6 @@
 /** Records as the inbound connector writes them, built by hand or at random. */
 import * as fc from "fast-check"
-import type { FluvioRecord, Offset } from "../src/FluvioConsumer.ts"
+import { FluvioRecord, type Offset } from "../src/FluvioConsumer.ts"
 import type { Lsn } from "../src/OffsetStore.ts"
 import type { Relation } from "../src/Relation.ts"
 import type { ReplicationEvent } from "../src/ReplicationEvent.ts"
@@ -153,12 +153,14 @@ export const eventJson = (message: MessageFixture, walEnd: bigint | number = 24_
   return `{"wal_start":${wal},"wal_end":${wal},"timestamp":${microseconds},"message":${message.json}}`
 }
 
-export const recordOf = (at: number, json: string): FluvioRecord => ({
-  offset: offset(at),
-  key: undefined,
-  value: utf8.encode(json),
-  timestamp: undefined
-})
+/** Between other bytes that would mislead who reads beyond the ends: a number would go on, and an object be closed. */
+export const recordOfBytes = (at: number, value: Uint8Array): FluvioRecord => {
+  const before = utf8.encode('{"')
+  const bytes = Buffer.concat([before, value, utf8.encode('7.0,"x":1}]}}')])
+  return new FluvioRecord(offset(at), undefined, bytes, before.length, before.length + value.length, undefined)
+}
+
+export const recordOf = (at: number, json: string): FluvioRecord => recordOfBytes(at, utf8.encode(json))
 
 export const record = (at: number, message: MessageFixture): FluvioRecord => recordOf(at, eventJson(message))
 

@@ -26,7 +26,7 @@ import {
   FluvioConsumer,
   type FluvioError,
   FluvioProtocolError,
-  type FluvioRecord,
+  FluvioRecord,
   FluvioSilent,
   FluvioUnreachable,
   LeaderMoved,
@@ -215,12 +215,16 @@ class ReadAhead {
     }
     const key = value.key()
     const bytes = new Uint8Array(value.value())
-    this.records.push({
-      offset: Offset.make(this.next),
-      key: key === null ? undefined : new Uint8Array(key),
-      value: bytes,
-      timestamp: undefined
-    })
+    this.records.push(
+      new FluvioRecord(
+        Offset.make(this.next),
+        key === null ? undefined : new Uint8Array(key),
+        bytes,
+        0,
+        bytes.length,
+        undefined
+      )
+    )
     this.size += bytes.length
     this.next++
     this.wake()

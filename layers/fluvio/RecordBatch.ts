@@ -8,7 +8,7 @@ import { crc32c } from "@node-rs/crc32"
 import lz4 from "lz4-napi"
 import { gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import snappy from "snappy"
-import type { FluvioRecord, Offset } from "../../src/FluvioConsumer.ts"
+import { FluvioRecord, type Offset } from "../../src/FluvioConsumer.ts"
 import { readI64, writeI64 } from "./Wire.ts"
 
 /** A batch is damaged: its lengths, checksum or codec are wrong, or it holds something else than its header says. */
@@ -186,8 +186,15 @@ class RecordReader {
       this.position++
       const timestampDelta = this.varint()
       const offset = baseOffset + this.varint()
-      const key = this.flag(index) ? this.slice(index, end) : undefined
-      const value = this.slice(index, end)
+      let key: Buffer | undefined
+      if (this.flag(index)) {
+        const keyEnd = this.run(index, end)
+        key = bytes.subarray(this.position, keyEnd)
+        this.position = keyEnd
+      }
+      const valueEnd = this.run(index, end)
+      const value = this.position
+      this.position = valueEnd
       this.varint()
       if (this.position !== end) {
         throw this.corrupt(`record ${index} ends at byte ${this.position} instead of ${end}`)
@@ -197,12 +204,8 @@ class RecordReader {
       }
       if (offset >= from) {
         const timestamp = firstTimestamp + timestampDelta
-        records.push({
-          offset: offset as Offset,
-          key,
-          value,
-          timestamp: firstTimestamp === noTimestamp || !Number.isSafeInteger(timestamp) ? undefined : timestamp
-        })
+        const isKnown = firstTimestamp !== noTimestamp && Number.isSafeInteger(timestamp)
+        records.push(new FluvioRecord(offset as Offset, key, bytes, value, valueEnd, isKnown ? timestamp : undefined))
       }
     }
     if (this.position !== total) {
@@ -219,14 +222,14 @@ class RecordReader {
     return byte === 1
   }
 
-  private slice(index: number, limit: number): Buffer {
+  /** Where the run of bytes ends whose length comes next. */
+  private run(index: number, limit: number): number {
     const length = this.varint()
-    const start = this.position
-    if (length < 0 || start + length > limit) {
+    const end = this.position + length
+    if (length < 0 || end > limit) {
       throw this.corrupt(`record ${index} holds a run of ${length} bytes`)
     }
-    this.position = start + length
-    return this.bytes.subarray(start, start + length)
+    return end
   }
 
   /** Zigzag, seven bits per byte, low group first; rounded beyond 2^53. Most are of one or two bytes. */

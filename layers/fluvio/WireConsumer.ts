@@ -182,7 +182,7 @@ class Batcher {
         break
       }
       for (let n = 0; n < decoded.length; n++) {
-        size += decoded[n].value.length
+        size += decoded[n].size
         records.push(decoded[n])
       }
       this.next = batch.lastOffset + 1

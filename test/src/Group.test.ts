@@ -1,11 +1,11 @@
 import { assert, describe, it } from "vitest"
-import { Offset } from "../../src/FluvioConsumer.ts"
+import { FluvioRecord, Offset } from "../../src/FluvioConsumer.ts"
 import * as Group from "../../src/Group.ts"
 import type { Change, End, Piece } from "../../src/Transaction.ts"
 
 const change = { type: "type", offset: Offset.make(0), id: 1, name: "t" } satisfies Change
 const end: End = {
-  record: { offset: Offset.make(0), key: undefined, value: new Uint8Array(), timestamp: undefined },
+  record: FluvioRecord.of(Offset.make(0), new Uint8Array()),
   commitLsn: undefined,
   commitTime: undefined
 }

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
+import { FluvioRecord } from "../../src/FluvioConsumer.ts"
 import { decode, EventDecodeError, FloatNull, type FloatNullPolicy } from "../../src/ReplicationEvent.ts"
 import * as Events from "../events.ts"
 import { fuzzRuns } from "../fuzz.ts"
@@ -45,7 +46,7 @@ const assertRefused = (json: string, reason: EventDecodeError["reason"], path?: 
 
 const isTyped = (value: Uint8Array) => {
   try {
-    const { type } = decode({ ...Events.recordOf(17, ""), value }, { floatNull: "halt" })
+    const { type } = decode(Events.recordOfBytes(17, value), { floatNull: "halt" })
     // Only JSON is taken for an event.
     JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(value))
     return type.length > 0
@@ -531,7 +532,7 @@ describe("decode", () => {
     it("bytes that are not UTF-8", () => {
       const value = new TextEncoder().encode(insertJson(`{"String":"x"}`))
       value[value.indexOf("x".charCodeAt(0))] = 0xff
-      const error = refusal(() => decode({ ...Events.recordOf(17, ""), value }, { floatNull: "halt" }))
+      const error = refusal(() => decode(Events.recordOfBytes(17, value), { floatNull: "halt" }))
       assert.strictEqual(error.reason, "invalid UTF-8")
     })
 
@@ -593,7 +594,9 @@ describe("decode", () => {
       fc.assert(
         fc.property(original, fc.nat(), (bytes, at) => {
           const error = refusal(() =>
-            decode({ ...Events.recordOf(17, ""), value: bytes.subarray(0, at % bytes.length) }, { floatNull: "halt" })
+            decode(new FluvioRecord(Events.offset(17), undefined, bytes, 0, at % bytes.length, undefined), {
+              floatNull: "halt"
+            })
           )
           assert.isAtMost(error.position, bytes.length)
         }),

@@ -2,7 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import * as Workload from "../../../layers/demo/Workload.ts"
 import * as Inbound from "../../../layers/embedded/Inbound.ts"
-import { Offset } from "../../../src/FluvioConsumer.ts"
+import { FluvioRecord, Offset } from "../../../src/FluvioConsumer.ts"
 import { decode, type ReplicationEvent } from "../../../src/ReplicationEvent.ts"
 import { TestPostgres } from "../../postgres.ts"
 
@@ -22,7 +22,7 @@ const replayed = Effect.gen(function* () {
   const reading = yield* inbound
     .run((values) => {
       for (const value of values) {
-        const record = { offset: Offset.make(events.length), key: undefined, value, timestamp: undefined }
+        const record = FluvioRecord.of(Offset.make(events.length), value)
         events.push(decode(record, { floatNull: "halt" }))
       }
       const last = events.findLast((event) => event.type === "relation")

@@ -2,7 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Redacted } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as Inbound from "../../../layers/embedded/Inbound.ts"
-import { Offset } from "../../../src/FluvioConsumer.ts"
+import { FluvioRecord, Offset } from "../../../src/FluvioConsumer.ts"
 import { decode, type ReplicationEvent } from "../../../src/ReplicationEvent.ts"
 import { plain } from "../../events.ts"
 import { connect, type TestDatabase, TestPostgres } from "../../postgres.ts"
@@ -19,9 +19,7 @@ class Topic {
 
   /** The events as the connector reads them. */
   get events(): ReadonlyArray<ReplicationEvent> {
-    return this.values.map((value, index) =>
-      decode({ offset: Offset.make(index), key: undefined, value, timestamp: undefined }, { floatNull: "halt" })
-    )
+    return this.values.map((value, index) => decode(FluvioRecord.of(Offset.make(index), value), { floatNull: "halt" }))
   }
 
   get types(): ReadonlyArray<string> {
