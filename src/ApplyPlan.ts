@@ -94,6 +94,7 @@ const Comma = 0x2c
 const Tab = 0x09
 const Newline = 0x0a
 const Return = 0x0d
+const LetterN = 0x4e
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /** Where arrays are written; one that grew beyond this is given up again. */
@@ -129,10 +130,10 @@ const arrayText = (rows: ReadonlyArray<Tuple>, index: number): string => {
       to[length++] = 0x4c
       continue
     }
-    const { bytes, isPlain } = holder!.arena
+    const { bytes, hasEscapes, hasQuotes } = holder!.arena
     const end = start + size
     to[length++] = Quote
-    if (isPlain) for (let at = start; at < end; at++) to[length++] = bytes[at]
+    if (!hasEscapes && !hasQuotes) for (let at = start; at < end; at++) to[length++] = bytes[at]
     else {
       for (let at = start; at < end; at++) {
         const byte = bytes[at]
@@ -157,39 +158,54 @@ copyEscapes[Return] = 0x72
 
 /** Rows in the text format of COPY: a line a row, a tab between cells, and `\\N` for NULL. */
 const copyText = (columns: ReadonlyArray<RoutedColumn>, rows: ReadonlyArray<Tuple>): Uint8Array => {
-  let to = buffer
+  const isInPlace = columns.every(({ index }, place) => index === place)
   let length = 0
-  for (let row = 0; row < rows.length; row++) {
-    for (let place = 0; place < columns.length; place++) {
-      const { index } = columns[place]
-      const holder = rows[row].holder(index)
-      const start = holder === undefined ? -1 : holder.start(index)
-      const size = start < 0 ? 0 : holder!.end(index) - start
-      // Every byte may need its backslash; or else there is NULL; and then a tab or the end of the line.
-      if (length + 2 * size + 3 > to.length) to = reserve(length, 2 * size + 3)
-      if (place > 0) to[length++] = Tab
-      if (start < 0) {
-        to[length++] = Backslash
-        to[length++] = 0x4e
-        continue
+  for (let row = 0; row < rows.length;) {
+    const tuple = rows[row]
+    const { arena } = tuple
+    if (isInPlace && tuple.length === columns.length && tuple.isLine && !arena.hasEscapes) {
+      const start = tuple.lineStart
+      let end = tuple.lineEnd
+      // Lines of one transaction, and mostly those of many, stand one behind the other.
+      for (row++; row < rows.length; row++) {
+        const next = rows[row]
+        if (next.arena !== arena || !next.isLine || next.lineStart !== end) break
+        end = next.lineEnd
       }
-      const { bytes, isPlain } = holder!.arena
-      const end = start + size
-      if (isPlain) for (let at = start; at < end; at++) to[length++] = bytes[at]
-      else {
-        for (let at = start; at < end; at++) {
-          const byte = bytes[at]
-          const escape = copyEscapes[byte]
-          if (escape > 0) to[length++] = Backslash
-          to[length++] = escape > 0 ? escape : byte
-        }
-      }
-    }
-    to[length++] = Newline
+      reserve(length, end - start).set(arena.bytes.subarray(start, end), length)
+      length += end - start
+    } else length = copyLine(columns, rows[row++], length)
   }
-  const data = to.slice(0, length)
+  const data = buffer.slice(0, length)
   if (buffer.length > ordinarySize) buffer = new Uint8Array(ordinarySize)
   return data
+}
+
+/** Writes one row to the buffer; returns where it ends. */
+const copyLine = (columns: ReadonlyArray<RoutedColumn>, tuple: Tuple, from: number): number => {
+  let length = from
+  for (let place = 0; place < columns.length; place++) {
+    const { index } = columns[place]
+    const holder = tuple.holder(index)
+    const start = holder === undefined ? -1 : holder.start(index)
+    const size = start < 0 ? 0 : holder!.end(index) - start
+    // Every byte may need its backslash; or else there is NULL; and then a tab or the end of the line.
+    const to = reserve(length, 2 * size + 3)
+    if (start < 0) {
+      to[length++] = Backslash
+      to[length++] = LetterN
+    } else {
+      const { bytes } = holder!.arena
+      for (let at = start, end = start + size; at < end; at++) {
+        const byte = bytes[at]
+        const escape = copyEscapes[byte]
+        if (escape > 0) to[length++] = Backslash
+        to[length++] = escape > 0 ? escape : byte
+      }
+    }
+    to[length++] = place === columns.length - 1 ? Newline : Tab
+  }
+  return length
 }
 
 /** The same for the columns of a set, by their places. */

@@ -272,7 +272,9 @@ export class JsonReader {
       if (byte === Backslash) {
         this.pos = pos + 1
         length = this.escape(to, length)
-        out.isPlain = false
+        const last = to[length - 1]!
+        if (last === Quote) out.hasQuotes = true
+        else if (last === Backslash || last < 0x20) out.hasEscapes = true
         pos = this.pos
         continue
       }
@@ -511,7 +513,8 @@ export class JsonReader {
       seen = 0
       for (let n = 0; this.another(n, CloseBracket); n++) {
         const byte = this.integer(0, 255)
-        if (byte === Quote || byte === Backslash || byte < 0x20) out.isPlain = false
+        if (byte === Quote) out.hasQuotes = true
+        else if (byte === Backslash || byte < 0x20) out.hasEscapes = true
         seen |= byte
         out.bytes[out.length++] = byte
       }
@@ -549,7 +552,8 @@ export class JsonReader {
         }
       }
       if (value > 255) return -1
-      if (value === Quote || value === Backslash || value < 0x20) out.isPlain = false
+      if (value === Quote) out.hasQuotes = true
+      else if (value === Backslash || value < 0x20) out.hasEscapes = true
       seen |= value
       to[length++] = value
       if (next === CloseBracket) {

@@ -1,6 +1,9 @@
 /**
  * Rows on their way from the record to the statement: the text of their cells as bytes, one behind the other in a few
  * large buffers. A string a cell would cost several times as much, most of it in garbage collection.
+ *
+ * A row stands there as a line of COPY's text format, but for what would have to be escaped: new rows are most of what is
+ * applied, and travel as they stand.
  */
 
 /**
@@ -12,6 +15,11 @@ export type Cell = string | null | undefined
 // Where a cell would begin that has no text.
 const Null = -1
 const Unchanged = -2
+
+const Tab = 0x09
+const Newline = 0x0a
+const Backslash = 0x5c
+const LetterN = 0x4e
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 const encoder = new TextEncoder()
@@ -26,8 +34,10 @@ export class Arena {
   spans: Int32Array
   /** How many cells there are. */
   count = 0
-  /** No cell contains a quote or a backslash: all can be quoted as they are. */
-  isPlain = true
+  /** A cell may contain a double quote. */
+  hasQuotes = false
+  /** A cell may contain a backslash or a control character. */
+  hasEscapes = false
 
   constructor(size: number, cells: number) {
     this.bytes = new Uint8Array(size)
@@ -37,14 +47,23 @@ export class Arena {
   /** The bytes from `start` on, which are already in place, become a cell. */
   addText(start: number): void {
     this.add(start, this.length)
+    this.bytes[this.length++] = Tab
   }
 
   addNull(): void {
-    this.add(Null, 0)
+    this.add(Null, this.length)
+    this.bytes[this.length++] = Backslash
+    this.bytes[this.length++] = LetterN
+    this.bytes[this.length++] = Tab
   }
 
   addUnchanged(): void {
     this.add(Unchanged, 0)
+  }
+
+  /** The row of the cells from `first` on, one at least, is complete. */
+  endRow(): void {
+    this.bytes[this.length - 1] = Newline
   }
 
   private add(start: number, end: number): void {
@@ -82,7 +101,7 @@ export class Tuple {
   static of(cells: ReadonlyArray<Cell>): Tuple {
     const texts = cells.map((cell) => (cell === null || cell === undefined ? cell : encoder.encode(cell)))
     const arena = new Arena(
-      texts.reduce((size, text) => size + (text?.length ?? 0), 0),
+      texts.reduce((size, text) => size + (text?.length ?? 2) + 1, 0),
       texts.length
     )
     for (const text of texts) {
@@ -92,10 +111,12 @@ export class Tuple {
         const start = arena.length
         arena.bytes.set(text, start)
         arena.length += text.length
-        arena.isPlain = false
+        arena.hasQuotes = true
+        arena.hasEscapes = true
         arena.addText(start)
       }
     }
+    arena.endRow()
     return new Tuple(arena, 0, texts.length, !texts.includes(undefined))
   }
 
@@ -132,6 +153,26 @@ export class Tuple {
 
   end(index: number): number {
     return this.arena.spans[2 * (this.first + index) + 1]
+  }
+
+  /**
+   * All of the row stands in its own arena, from `lineStart` to before `lineEnd`, and that is its line for COPY if the
+   * arena has no escapes. There must be a cell.
+   */
+  get isLine(): boolean {
+    return this.isComplete && this.under === undefined
+  }
+
+  get lineStart(): number {
+    const { spans } = this.arena
+    const at = 2 * this.first
+    return spans[at] === Null ? spans[at + 1] : spans[at]
+  }
+
+  get lineEnd(): number {
+    const { spans } = this.arena
+    const at = 2 * (this.first + this.length - 1)
+    return spans[at] === Null ? spans[at + 1] + 3 : spans[at + 1] + 1
   }
 
   private isOwn(index: number): boolean {
