@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=16 --heap-growing-percent=150
+#!/usr/bin/env -S node --max-semi-space-size=16 --initial-old-space-size=96 --heap-growing-percent=150
 /**
  * The executable. It imports nothing before it has seen that this Node can run the rest: on an older one the imports
  * themselves would fail, with a message about something else.
