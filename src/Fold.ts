@@ -192,11 +192,16 @@ class KeyedLane {
     const { passed, route } = this
     const deleted: Array<Entry> = []
     const updated = new Map<string, Array<Entry>>()
-    const inserted: Array<Entry> = []
+    const inserted: Array<Tuple> = []
+    let firstInserted: Offset | undefined
+    let mayInsertMiss = true
     for (let n = 0; n < this.entries.length; n++) {
       const entry = this.entries[n]
       if (entry.origin === undefined) {
-        if (entry.key >= 0) inserted.push(entry)
+        if (entry.key < 0) continue
+        firstInserted ??= entry.offset
+        mayInsertMiss &&= !entry.isUpdated
+        inserted.push(entry.row)
       } else if (entry.key < 0) deleted.push(entry)
       else {
         const shape = shapeOf(entry)
@@ -224,10 +229,8 @@ class KeyedLane {
       const mayMiss = isKeyExact && !first.isKeyChanged
       steps.push({ type: "updateSet", route, offset: first.offset, mayMiss, keys: entries.map(originOf), places, rows })
     }
-    if (inserted.length > 0) {
-      const mayMiss = inserted.every((entry) => !entry.isUpdated)
-      const rows = inserted.map((entry) => entry.row)
-      steps.push({ type: "insertSet", route, offset: inserted[0].offset, mayMiss, rows })
+    if (firstInserted !== undefined) {
+      steps.push({ type: "insertSet", route, offset: firstInserted, mayMiss: mayInsertMiss, rows: inserted })
     }
     return steps
   }
@@ -322,6 +325,8 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     lanes.delete(qualified(route.table.schema, route.table.name))
     for (const [other, its] of laneByRoute) if (its === lane) laneByRoute.delete(other)
   }
+  let relation: RowChange["relation"] | undefined
+  let route: Route | undefined
   // By index, as everything that is done for each change: until V8 has optimized it, an iterator makes garbage.
   for (let n = 0; n < changes.length; n++) {
     const change = changes[n]
@@ -331,7 +336,10 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
       if (routes.length > 0) steps.push({ type: "truncate", routes, change })
       continue
     }
-    const route = routeOf(change.relation)
+    if (change.relation !== relation) {
+      relation = change.relation
+      route = routeOf(relation)
+    }
     if (route === undefined) continue
     if (route.table.firesTriggers) return inOrder(changes, routeOf)
     const lane = laneByRoute.get(route) ?? laneOf(route)

@@ -10,7 +10,7 @@ export class KeyTable {
   private readonly parts: ReadonlyArray<number>
   /** By key, a tuple that has it. */
   private readonly tuples: Array<Tuple> = []
-  private readonly hashes: Array<number> = []
+  private hashes = new Int32Array(32)
   /** The keys + 1, at the place of their hash or behind it; 0 is free. */
   private slots = new Int32Array(64)
 
@@ -29,21 +29,25 @@ export class KeyTable {
       if (hashes[taken - 1] === hash && this.isSame(tuples[taken - 1], tuple)) return taken - 1
       slot = (slot + 1) & mask
     }
-    slots[slot] = tuples.push(tuple)
-    hashes.push(hash)
-    if (2 * tuples.length > slots.length) this.grow()
-    return tuples.length - 1
+    const key = tuples.push(tuple) - 1
+    slots[slot] = key + 1
+    hashes[key] = hash
+    if (2 * tuples.length === slots.length) this.grow()
+    return key
   }
 
   private grow(): void {
     const slots = new Int32Array(4 * this.slots.length)
+    const hashes = new Int32Array(slots.length / 2)
     const mask = slots.length - 1
-    this.hashes.forEach((hash, key) => {
-      let slot = hash & mask
+    hashes.set(this.hashes)
+    for (let key = 0; key < this.tuples.length; key++) {
+      let slot = hashes[key] & mask
       while (slots[slot] > 0) slot = (slot + 1) & mask
       slots[slot] = key + 1
-    })
+    }
     this.slots = slots
+    this.hashes = hashes
   }
 
   /** Of 31 bits; -1 if a part is NULL or not known. */
