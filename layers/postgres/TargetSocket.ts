@@ -22,6 +22,9 @@ const keepAliveMillis = 30_000
 const offered = 0x53
 const notOffered = 0x4e
 
+/** As Node names what is wrong with TLS. */
+const refused = "ERR_TLS_REFUSED"
+
 type Done = (error?: Error | null) => void
 
 export class TargetSocket extends Duplex {
@@ -48,23 +51,26 @@ export class TargetSocket extends Duplex {
   /** Whatever goes wrong here destroys the stream, which waits for `done`: it comes when the raw socket is closed. */
   override _construct(done: Done): void {
     const tls = this.#tls
+    const closed = () => done()
     const begin = (socket: Duplex) => {
-      this.#raw.off("close", done)
+      this.#raw.off("close", closed)
       this.#begin(socket)
       done()
     }
     if (tls === undefined) return begin(this.#raw)
-    this.#raw.once("close", done)
+    this.#raw.once("close", closed)
     this.#raw.once("data", (answer: Buffer) => {
-      // What follows the one byte in the clear is not the server's.
-      if (answer.length === 1 && answer[0] === offered) {
+      // The answer is one byte: what follows it in the clear is not the server's, and an error is none of TLS.
+      const said = answer.length === 1 ? answer[0] : undefined
+      if (said === offered) {
         const { host } = this.#address
         const name = isIP(host) === 0 && !host.startsWith("/") ? { servername: host } : {}
         const socket = secure({ host, ...name, ...tls.options, socket: this.#raw })
         socket.on("error", (error) => this.destroy(error))
         socket.once("secureConnect", () => begin(socket))
-      } else if (answer.length === 1 && answer[0] === notOffered && !tls.isRequired) begin(this.#raw)
-      else this.destroy(Object.assign(new Error("the server refused TLS"), { code: "ERR_TLS_REFUSED" }))
+      } else if (said !== notOffered) this.destroy(new Error("the server did not say whether it has TLS"))
+      else if (tls.isRequired) this.destroy(Object.assign(new Error("the server refused TLS"), { code: refused }))
+      else begin(this.#raw)
     })
     this.#raw.write(PgProtocol.encodeSslRequest())
   }

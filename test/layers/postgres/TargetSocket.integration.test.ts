@@ -1,9 +1,9 @@
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted } from "effect"
+import { Effect, Fiber, Redacted, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import { mkdtemp, rm } from "node:fs/promises"
-import { connect, createServer, type Socket } from "node:net"
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { addressOf } from "../../../layers/postgres/Target.ts"
@@ -73,7 +73,39 @@ const proxy = Effect.fnUntraced(function* (database: TestDatabase) {
   return { host: folder, port: 5432 }
 })
 
-layer(TestPostgres.layer())("TargetSocket", (it) => {
+/** What a session with TLS comes to when its server does this with each connection, and how many are left then. */
+const withServer = Effect.fnUntraced(function* (serve: (socket: Socket) => void) {
+  const sockets = new Set<Socket>()
+  const port = yield* Effect.acquireRelease(
+    Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
+      const server = createServer((socket) => {
+        sockets.add(socket)
+        socket.on("error", () => {})
+        socket.resume()
+        socket.on("close", () => sockets.delete(socket))
+        serve(socket)
+      })
+      server.listen(0, "127.0.0.1", () =>
+        resume(Effect.succeed({ port: (server.address() as AddressInfo).port, close: () => server.close() }))
+      )
+    }),
+    ({ close }) => Effect.sync(close)
+  ).pipe(Effect.map((server) => server.port))
+  const tls = PgClient.layer({
+    url: Redacted.make(`postgres://nobody@127.0.0.1:${port}/none`),
+    ssl: false,
+    connectTimeout: "500 millis",
+    stream: () => new TargetSocket({ host: "127.0.0.1", port }, { isRequired: true, options: {} })
+  })
+  const failure = yield* Effect.flip(session.pipe(Effect.provide(tls), SqlFailure.typed))
+  yield* Effect.repeat(
+    Effect.sync(() => sockets.size),
+    { until: (left) => left === 0, schedule: Schedule.spaced("10 millis") }
+  )
+  return failure
+})
+
+layer(TestPostgres.layer(), { excludeTestServices: true })("TargetSocket", (it) => {
   it.effect.each([true, false])(
     "copies, and leaves the session of use whatever comes of it (prepared: %s)",
     (prepare) =>
@@ -157,6 +189,23 @@ layer(TestPostgres.layer())("TargetSocket", (it) => {
       const absent = client(database, { address: { host: "127.0.0.1", port: 1 } })
       const refused = yield* Effect.flip(session.pipe(Effect.provide(absent), SqlFailure.typed))
       assert.deepInclude(refused, { condition: "the target refused the connection", isRetryable: true })
+    })
+  )
+
+  it.effect("leaves nothing open when TLS comes to nothing", () =>
+    Effect.gen(function* () {
+      const retryable = { class: "connection" as const, isRetryable: true }
+      assert.deepInclude(yield* withServer((socket) => socket.destroy()), retryable)
+      assert.deepInclude(yield* withServer((socket) => socket.once("data", () => socket.resetAndDestroy())), retryable)
+      assert.deepInclude(yield* withServer((socket) => socket.once("data", () => socket.end("S"))), retryable)
+      assert.deepInclude(yield* withServer(() => {}), retryable)
+      assert.deepInclude(yield* withServer((socket) => socket.once("data", () => socket.write("S"))), retryable)
+      const answered = (answer: string) => withServer((socket) => socket.once("data", () => socket.write(answer)))
+      const refused = { condition: "the target does not offer TLS", isRetryable: false }
+      assert.deepInclude(yield* answered("N"), refused)
+      assert.deepInclude(yield* answered("SN"), retryable)
+      assert.deepInclude(yield* answered("Sno TLS"), retryable)
+      assert.deepInclude(yield* answered("Ecould not fork new process for connection: out of memory\n\0"), retryable)
     })
   )
 })
