@@ -43,7 +43,7 @@ const remedies: { readonly [Class in SqlFailureClass]: string } = {
   connection: "check that the target runs and can be reached; the connector tries again",
   authentication:
     "check user, password and database of the target's URL, and the server's pg_hba.conf; a server that demands encryption needs sslmode=require",
-  tls: "check sslmode and sslrootcert (or target.ca-file), and the server's certificate",
+  tls: "check sslmode, the files given for it (sslrootcert, sslcert, sslkey or target.ca-file and its like), and the server's certificate",
   serialization: "none needed: the connector applies the group again",
   lock: "another session holds a lock on the table: see pg_locks in the target; the connector tries again",
   timeout: "raise the time-out, or find out what holds the target up; the connector tries again",

@@ -62,17 +62,25 @@ export class TargetSocket extends Duplex {
     this.#raw.once("data", (answer: Buffer) => {
       // The answer is one byte: what follows it in the clear is not the server's, and an error is none of TLS.
       const said = answer.length === 1 ? answer[0] : undefined
-      if (said === offered) {
-        const { host } = this.#address
-        const name = isIP(host) === 0 && !host.startsWith("/") ? { servername: host } : {}
-        const socket = secure({ host, ...name, ...tls.options, socket: this.#raw })
-        socket.on("error", (error) => this.destroy(error))
-        socket.once("secureConnect", () => begin(socket))
-      } else if (said !== notOffered) this.destroy(new Error("the server did not say whether it has TLS"))
+      if (said === offered) this.#secure(tls.options, begin)
+      else if (said !== notOffered) this.destroy(new Error("the server did not say whether it has TLS"))
       else if (tls.isRequired) this.destroy(Object.assign(new Error("the server refused TLS"), { code: refused }))
       else begin(this.#raw)
     })
     this.#raw.write(PgProtocol.encodeSslRequest())
+  }
+
+  #secure(options: ConnectionOptions, begin: (socket: Duplex) => void): void {
+    const { host } = this.#address
+    const name = isIP(host) === 0 && !host.startsWith("/") ? { servername: host } : {}
+    try {
+      const socket = secure({ host, ...name, ...options, socket: this.#raw })
+      socket.on("error", (error) => this.destroy(error))
+      socket.once("secureConnect", () => begin(socket))
+    } catch (cause) {
+      // A certificate or key that is none is found out here.
+      this.destroy(cause as Error)
+    }
   }
 
   #begin(socket: Duplex): void {

@@ -121,6 +121,11 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       assert.deepStrictEqual(yield* refusal({ sslmode: "prefer" }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: otherCa }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslrootcert: otherCa }), unknown)
+      const noKey = yield* save("no.key", "this is no key")
+      assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslcert, sslkey: noKey }), {
+        message: "TLS with the target could not be agreed upon",
+        isRetryable: false
+      })
 
       const elsewhere = yield* certificate("db.example.org", authority)
       yield* install({ "server.crt": elsewhere.cert, "server.key": elsewhere.key })
