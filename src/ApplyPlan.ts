@@ -169,7 +169,7 @@ const copyText = (columns: ReadonlyArray<RoutedColumn>, rows: ReadonlyArray<Tupl
       // Lines of one transaction, and mostly those of many, stand one behind the other.
       for (row++; row < rows.length; row++) {
         const next = rows[row]
-        if (next.arena !== arena || !next.isLine || next.lineStart !== end) break
+        if (next.arena !== arena || next.length !== columns.length || !next.isLine || next.lineStart !== end) break
         end = next.lineEnd
       }
       reserve(length, end - start).set(arena.bytes.subarray(start, end), length)

@@ -354,7 +354,11 @@ const settings = {
   target: {
     statementTimeout: optional(time, "PostgreSQL's statement_timeout while applying; without it, none"),
     lockTimeout: setting(time, "30 s", "PostgreSQL's lock_timeout while applying; 0 waits for ever"),
-    prepare: setting(toggle, "true", "Prepared statements; turn off behind a pooler in transaction mode"),
+    prepare: setting(
+      toggle,
+      "true",
+      "Prepared statements, and COPY for new rows; turn off behind a pooler in transaction mode"
+    ),
     lock: setting(
       oneOf("session", "none"),
       "session",

@@ -120,7 +120,7 @@ export class JsonReader {
   private value = 0
   private isNegative = false
 
-  /** Reads `bytes` from `base` to before `end`. What stands around that may be looked at, but decides nothing. */
+  /** Reads `bytes` from `base` to before `end`; what stands around that decides nothing. */
   load(bytes: Uint8Array, base: number, end: number): void {
     this.bytes = bytes
     this.base = base
@@ -418,12 +418,12 @@ export class JsonReader {
   /** Passes over a number of 1 to 18 digits, as nearly all are, or else over nothing. */
   private skipPlain(): boolean {
     const first = this.peek()
-    const { bytes, pos } = this
+    const { bytes, end, pos } = this
     if (first <= Zero || first > Nine) return false
     let at = pos + 1
-    while (isDigit(bytes[at]!)) at++
+    while (at < end && isDigit(bytes[at]!)) at++
     const byte = bytes[at]
-    if (at - pos > 18 || (byte !== Comma && byte !== CloseBrace)) return false
+    if (at === end || at - pos > 18 || (byte !== Comma && byte !== CloseBrace)) return false
     this.pos = at
     return true
   }
@@ -484,7 +484,7 @@ export class JsonReader {
     const whole = pos
     pos = this.pastDigits(pos)
     if (pos - whole > 1 && this.bytes[whole] === Zero) this.refuse("invalid JSON")
-    if (this.bytes[pos] === Dot) pos = this.pastDigits(pos + 1)
+    if (pos < this.end && this.bytes[pos] === Dot) pos = this.pastDigits(pos + 1)
     if (pos < this.end && (this.bytes[pos]! | 0x20) === LowerE) {
       const sign = this.bytes[pos + 1]
       pos = this.pastDigits(sign === Plus || sign === Minus ? pos + 2 : pos + 1)

@@ -17,10 +17,13 @@ const Close = 0x43
 const CopyData = 0x64
 const CopyDone = 0x63
 const CopyInResponse = 0x47
+const ReadyForQuery = 0x5a
 const ByStatement = 0x53
 
 const headerSize = 5
 const copy = Buffer.from("COPY ")
+/** No types of parameters, or no parameters. */
+const none = Buffer.alloc(2)
 const copyDone = Buffer.from([CopyDone, 0, 0, 0, 4])
 
 const message = (type: number, body: ReadonlyArray<Uint8Array>): Buffer => {
@@ -42,6 +45,8 @@ export class CopyProtocol {
   readonly #copies = new Set<string>()
   /** Data of the COPY that was bound, until it is executed. */
   #data: Buffer | undefined
+  /** The cycle under way carries data, for which the server shows itself ready; of any other COPY the driver must hear. */
+  #isCopying = false
   /** Received, and not yet a whole header or CopyInResponse. */
   #held: Buffer = Buffer.alloc(0)
   /** How much of the message that was begun is still to come. */
@@ -65,10 +70,11 @@ export class CopyProtocol {
           const query = body.indexOf(0) + 1
           const name = body.toString("latin1", 0, query - 1)
           this.#copies.delete(name)
-          if (body.compare(copy, 0, copy.length, query, query + copy.length) === 0) {
+          const types = body.indexOf(0, query) + 1
+          const isCopy = body.compare(copy, 0, copy.length, query, query + copy.length) === 0
+          if (isCopy && body.readInt16BE(types) === 1) {
             this.#copies.add(name)
-            const none = Buffer.alloc(2)
-            instead([message(Parse, [body.subarray(0, body.indexOf(0, query) + 1), none])], end)
+            instead([message(Parse, [body.subarray(0, types), none])], end)
           }
           break
         }
@@ -83,7 +89,6 @@ export class CopyProtocol {
           const count = formats + 2 + 2 * body.readInt16BE(formats)
           const data = count + 6
           this.#data = body.subarray(data, data + body.readInt32BE(count + 2))
-          const none = Buffer.alloc(2)
           instead([message(Bind, [body.subarray(0, count), none, body.subarray(data + this.#data.length)])], end)
           break
         }
@@ -94,6 +99,7 @@ export class CopyProtocol {
           header.writeInt32BE(this.#data.length + headerSize - 1, 1)
           instead([frame.subarray(at, end), header, this.#data, copyDone], end)
           this.#data = undefined
+          this.#isCopying = true
           break
         }
       }
@@ -112,7 +118,8 @@ export class CopyProtocol {
     while (at + headerSize <= bytes.length) {
       // A length that cannot be is the driver's to refuse.
       const end = at + Math.max(headerSize, 1 + bytes.readInt32BE(at + 1))
-      if (bytes[at] === CopyInResponse) {
+      if (bytes[at] === ReadyForQuery) this.#isCopying = false
+      if (this.#isCopying && bytes[at] === CopyInResponse) {
         if (end > bytes.length) break
         out.push(bytes.subarray(from, at))
         from = end

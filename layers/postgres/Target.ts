@@ -76,8 +76,8 @@ const tlsOf = Effect.fn("Target.tlsOf")(function* (
 
 /** What the URL leaves out, as libpq fills it in. The driver would do the same, but neither for spans nor for a stream. */
 export const addressOf = ({ hostname, port, searchParams }: URL): Address => ({
-  host: searchParams.get("host") ?? (decodeURIComponent(hostname.replace(/^\[(.*)\]$/, "$1")) || "localhost"),
-  port: Number(searchParams.get("port") ?? (port || 5432))
+  host: searchParams.getAll("host").at(-1) ?? (decodeURIComponent(hostname.replace(/^\[(.*)\]$/, "$1")) || "localhost"),
+  port: Number(searchParams.getAll("port").at(-1) ?? (port || 5432))
 })
 
 /**
@@ -92,7 +92,11 @@ export const layer: Layer.Layer<
   ConnectorConfigError | SqlFailure.SqlFailure,
   ConnectorConfig
 > = Layer.merge(
-  Layer.succeed(TakesCopy, true),
+  // A setting for poolers; some lose the count of what answers a COPY that fails.
+  Layer.effect(
+    TakesCopy,
+    Effect.map(ConnectorConfig, ({ target }) => target.prepare)
+  ),
   PgClient.layerFrom(
     Effect.gen(function* () {
       const config = yield* ConnectorConfig

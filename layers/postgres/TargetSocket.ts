@@ -36,16 +36,19 @@ export class TargetSocket extends Duplex {
   #socket: Duplex
 
   constructor(address: Address, tls: Tls | undefined) {
-    super()
     const { host, port } = address
-    this.#address = address
-    this.#tls = tls
-    this.#raw = host.startsWith("/")
+    // What is no address throws here, before there is a stream.
+    const raw = host.startsWith("/")
       ? connect({ path: `${host}/.s.PGSQL.${port}` })
       : connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMillis })
-    this.#socket = this.#raw
-    this.#raw.on("error", (error) => this.destroy(error))
-    this.#raw.on("close", () => this.destroy())
+    super()
+    this.#address = address
+    this.#tls = tls
+    this.#raw = raw
+    this.#socket = raw
+    raw.on("error", (error) => this.destroy(error))
+    // A reader that has stopped hears what is held for it first.
+    raw.on("close", () => (this.readableLength === 0 ? this.destroy() : this.once("end", () => this.destroy())))
   }
 
   /** Whatever goes wrong here destroys the stream, which waits for `done`: it comes when the raw socket is closed. */

@@ -164,6 +164,16 @@ describe("a set of rows", () => {
       )
     })
 
+    it("keeps rows apart that one table takes from relations of different width", () => {
+      const found = make({ columns: [{ name: "a" }, { name: "b" }], key: ["a"] })
+      const rows = [
+        [text("1"), text("x")],
+        [text("2"), text("y"), text("left out")],
+        [text("3"), text("z")]
+      ]
+      assert.strictEqual(copied(found, rows.map(decodedRow)).data, "1\tx\n2\ty\n3\tz\n")
+    })
+
     /** What was read so far tells whether rows may stay as they are: each of these is the first of its buffer. */
     it("escapes what would end a cell, in whatever way the record writes it", () => {
       const found = make({ columns: [id], key: ["id"] })

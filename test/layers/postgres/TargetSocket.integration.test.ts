@@ -1,6 +1,6 @@
 import { PgClient } from "@effect/sql-pg"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Fiber, Redacted, Schedule } from "effect"
+import { Effect, Exit, Fiber, Redacted, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import { mkdtemp, rm } from "node:fs/promises"
 import { type AddressInfo, connect, createServer, type Socket } from "node:net"
@@ -137,6 +137,29 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("TargetSocket", (it) 
           { id: "6", name: "f" }
         ])
       })
+  )
+
+  it.effect("leaves every other COPY to the driver and the server", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(pets)
+      const refusalOf = (text: string, ...params: ReadonlyArray<unknown>) =>
+        SqlClient.SqlClient.pipe(
+          Effect.flatMap((sql) => sql.unsafe(text, params)),
+          SqlFailure.typed,
+          Effect.flip,
+          Effect.map((failure) => failure.sqlState ?? "the driver's"),
+          Effect.provide(client(database))
+        )
+      assert.strictEqual(yield* refusalOf("COPY public.pets FROM STDIN"), "the driver's")
+      assert.strictEqual(yield* refusalOf("copy public.pets from stdin"), "the driver's")
+      assert.strictEqual(yield* refusalOf("COPY public.pets TO STDOUT"), "the driver's")
+      assert.strictEqual(yield* refusalOf("COPY public.pets FROM '/absent'"), "58P01")
+      assert.strictEqual(yield* refusalOf("COPY public.cats FROM STDIN", Buffer.from("1\ta\n")), "42P01")
+      const nowhere = client(database, { address: { host: "a\0b", port: 1 } })
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(session.pipe(Effect.provide(nowhere)))))
+      assert.deepStrictEqual(yield* database.query("SELECT FROM pets"), [])
+    })
   )
 
   it.effect("copies over a Unix socket, and whatever pieces the messages come in", () =>
