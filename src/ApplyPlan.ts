@@ -9,6 +9,7 @@ import type { Offset } from "./FluvioConsumer.ts"
 import { type Step, identityOf, updatedRowOf } from "./Fold.ts"
 import { qualified, quote } from "./Identifier.ts"
 import type { Route, RoutedColumn } from "./Route.ts"
+import { arrayOf, linesOf } from "./RowText.ts"
 import type { TargetColumn } from "./TargetTable.ts"
 import type { RowChange } from "./Transaction.ts"
 import type { Tuple } from "./Tuple.ts"
@@ -88,129 +89,9 @@ const hasTypedArray = new Set([
   "xml"
 ])
 
-const Quote = 0x22
-const Backslash = 0x5c
-const Comma = 0x2c
-const Tab = 0x09
-const Newline = 0x0a
-const Return = 0x0d
-const LetterN = 0x4e
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
-
-/** Where arrays are written; one that grew beyond this is given up again. */
-const ordinarySize = 4_194_304
-let buffer: Uint8Array = new Uint8Array(262_144)
-
-/** Makes room for `more` bytes behind the first `length`. */
-const reserve = (length: number, more: number): Uint8Array => {
-  if (length + more > buffer.length) {
-    const grown = new Uint8Array(2 * (length + more))
-    grown.set(buffer.subarray(0, length))
-    buffer = grown
-  }
-  return buffer
-}
-
-/** One column of a set of rows as the text of a PostgreSQL array. Every element is quoted: no cell can become two. */
-const arrayText = (rows: ReadonlyArray<Tuple>, index: number): string => {
-  let to = buffer
-  let length = 0
-  to[length++] = 0x7b
-  for (let row = 0; row < rows.length; row++) {
-    const holder = rows[row].holder(index)
-    const start = holder === undefined ? -1 : holder.start(index)
-    const size = start < 0 ? 0 : holder!.end(index) - start
-    // Every byte may need its backslash; then NULL or the quotes, the comma and the brace.
-    if (length + 2 * size + 8 > to.length) to = reserve(length, 2 * size + 8)
-    if (row > 0) to[length++] = Comma
-    if (start < 0) {
-      to[length++] = 0x4e
-      to[length++] = 0x55
-      to[length++] = 0x4c
-      to[length++] = 0x4c
-      continue
-    }
-    const { bytes, hasEscapes, hasQuotes } = holder!.arena
-    const end = start + size
-    to[length++] = Quote
-    if (!hasEscapes && !hasQuotes) for (let at = start; at < end; at++) to[length++] = bytes[at]
-    else {
-      for (let at = start; at < end; at++) {
-        const byte = bytes[at]
-        if (byte === Quote || byte === Backslash) to[length++] = Backslash
-        to[length++] = byte
-      }
-    }
-    to[length++] = Quote
-  }
-  to[length++] = 0x7d
-  const text = utf8.decode(to.subarray(0, length))
-  if (buffer.length > ordinarySize) buffer = new Uint8Array(ordinarySize)
-  return text
-}
-
-/** What COPY's text format writes behind a backslash for a byte that means something to it; 0 for one that does not. */
-const copyEscapes = new Uint8Array(256)
-copyEscapes[Backslash] = Backslash
-copyEscapes[Tab] = 0x74
-copyEscapes[Newline] = 0x6e
-copyEscapes[Return] = 0x72
-
-/** Rows in the text format of COPY: a line a row, a tab between cells, and `\\N` for NULL. */
-const copyText = (columns: ReadonlyArray<RoutedColumn>, rows: ReadonlyArray<Tuple>): Uint8Array => {
-  const isInPlace = columns.every(({ index }, place) => index === place)
-  let length = 0
-  for (let row = 0; row < rows.length;) {
-    const tuple = rows[row]
-    const { arena } = tuple
-    if (isInPlace && tuple.length === columns.length && tuple.isLine && !arena.hasEscapes) {
-      const start = tuple.lineStart
-      let end = tuple.lineEnd
-      // Lines of one transaction, and mostly those of many, stand one behind the other.
-      for (row++; row < rows.length; row++) {
-        const next = rows[row]
-        if (next.arena !== arena || next.length !== columns.length || !next.isLine || next.lineStart !== end) break
-        end = next.lineEnd
-      }
-      reserve(length, end - start).set(arena.bytes.subarray(start, end), length)
-      length += end - start
-    } else length = copyLine(columns, rows[row++], length)
-  }
-  const data = buffer.slice(0, length)
-  if (buffer.length > ordinarySize) buffer = new Uint8Array(ordinarySize)
-  return data
-}
-
-/** Writes one row to the buffer; returns where it ends. */
-const copyLine = (columns: ReadonlyArray<RoutedColumn>, tuple: Tuple, from: number): number => {
-  let length = from
-  for (let place = 0; place < columns.length; place++) {
-    const { index } = columns[place]
-    const holder = tuple.holder(index)
-    const start = holder === undefined ? -1 : holder.start(index)
-    const size = start < 0 ? 0 : holder!.end(index) - start
-    // Every byte may need its backslash; or else there is NULL; and then a tab or the end of the line.
-    const to = reserve(length, 2 * size + 3)
-    if (start < 0) {
-      to[length++] = Backslash
-      to[length++] = LetterN
-    } else {
-      const { bytes } = holder!.arena
-      for (let at = start, end = start + size; at < end; at++) {
-        const byte = bytes[at]
-        const escape = copyEscapes[byte]
-        if (escape > 0) to[length++] = Backslash
-        to[length++] = escape > 0 ? escape : byte
-      }
-    }
-    to[length++] = place === columns.length - 1 ? Newline : Tab
-  }
-  return length
-}
-
-/** The same for the columns of a set, by their places. */
+/** The columns of a set, by their places. */
 const arraysOf = (route: Route, places: ReadonlyArray<number>, rows: ReadonlyArray<Tuple>): Array<string> =>
-  places.map((place) => arrayText(rows, route.columns[place].index))
+  places.map((place) => arrayOf(rows, route.columns[place].index))
 
 /** A parameter as a column of rows: `unnest` in a select list runs all arrays in lockstep, without a tuple store. */
 const unnest = (column: TargetColumn, parameter: number): string =>
@@ -259,13 +140,14 @@ const newRows = (
     return { text: `INSERT INTO ${table} SELECT FROM generate_series(1, $1::integer)`, params: [String(rows.length)] }
   }
   const names = namesOf(columns)
+  const indexes = columns.map(({ index }) => index)
   if (options.takesCopy && options.existingRow === "halt") {
-    return { text: `COPY ${table} (${names}) FROM STDIN`, params: [copyText(columns, rows)] }
+    return { text: `COPY ${table} (${names}) FROM STDIN`, params: [linesOf(indexes, rows)] }
   }
   const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
   return {
     text: `INSERT INTO ${table} (${names})${overriding(columns)} SELECT ${values}${onConflict(route, options)}`,
-    params: columns.map(({ index }) => arrayText(rows, index))
+    params: indexes.map((index) => arrayOf(rows, index))
   }
 }
 
