@@ -319,6 +319,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
 
   /** The changes of a group that may be planned before its turn: whole, readable, and of known tables only. */
   const plannable = (group: Group): ReadonlyArray<PlannedChange> | undefined => {
+    const changes: Array<PlannedChange> = []
     let known: Relation | undefined
     for (const piece of group) {
       if (piece.end === undefined || !piece.isFirst || piece.refusal !== undefined) return undefined
@@ -331,9 +332,10 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           if (!router.knows(change.relation)) return undefined
           known = change.relation
         }
+        changes.push(change)
       }
     }
-    return ([] as ReadonlyArray<Change>).concat(...group.map(({ changes }) => changes)) as ReadonlyArray<PlannedChange>
+    return changes
   }
 
   const plan: Sink["plan"] = Effect.fnUntraced(function* (group) {

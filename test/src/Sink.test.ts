@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import type { Recorded } from "../../layers/Mock.ts"
+import * as Mock from "../../layers/Mock.ts"
+import { FluvioRecord } from "../../src/FluvioConsumer.ts"
+import * as Sink from "../../src/Sink.ts"
+import type { Piece } from "../../src/Transaction.ts"
 import {
   begin,
   commit,
@@ -44,11 +47,11 @@ const deleteRow = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $1::inte
 /** Fails each statement whose text and parameters match. */
 const refusing =
   (pattern: RegExp, sqlState: string) =>
-  ({ params, text }: Recorded) =>
+  ({ params, text }: Mock.Recorded) =>
     pattern.test(`${text} -- ${params.join(" | ")}`) ? { sqlState } : undefined
 
 /** Lets a statement that begins so touch so many rows. */
-const touching = (start: string, rowCount: number) => (statement: Recorded) =>
+const touching = (start: string, rowCount: number) => (statement: Mock.Recorded) =>
   statement.text.startsWith(start) ? { rowCount } : undefined
 
 describe("Sink", () => {
@@ -197,6 +200,26 @@ describe("Sink", () => {
       )
       assert.strictEqual((yield* pipeline.position)?.offset, 2)
     })
+  )
+
+  it.effect("plans a group of however many transactions", () =>
+    Effect.gen(function* () {
+      const sink = yield* Sink.make(known, { relations: [], types: [] })
+      const record = FluvioRecord.of(offset(0), new Uint8Array())
+      const empty: Piece = {
+        isFirst: true,
+        first: offset(0),
+        xid: 1,
+        changes: [],
+        bytes: 1,
+        records: 2,
+        end: { record, commitLsn: lsn(1), commitTime: undefined },
+        isDuplicate: false,
+        refusal: undefined
+      }
+      const plan = yield* sink.plan([empty, ...Array.from({ length: 300_000 }, () => empty)])
+      assert.deepInclude(plan, { statements: [], changes: 0 })
+    }).pipe(Effect.provide(Mock.layer()))
   )
 
   it.effect("says once that the target's triggers are at work where the role may not be a replica", () =>
@@ -602,7 +625,7 @@ describe("Sink's schema changes", () => {
   const addColumn = `ALTER TABLE "public"."pets" ADD COLUMN "age" integer`
   const withAge = targetTable({ columns: [...Pipeline.pets.columns, targetColumn({ name: "age", type: "integer" })] })
   /** The target's tables once the statements have run, whatever became of their transaction. */
-  const tables = (sent: ReadonlyArray<Recorded>) =>
+  const tables = (sent: ReadonlyArray<Mock.Recorded>) =>
     sent.some(({ text }) => text === addColumn) ? [withAge] : [Pipeline.pets]
 
   it.effect("run where they stand between the changes, in the same transaction as these and the position", () =>
