@@ -272,9 +272,7 @@ export class JsonReader {
       if (byte === Backslash) {
         this.pos = pos + 1
         length = this.escape(to, length)
-        const last = to[length - 1]!
-        if (last === Quote) out.hasQuotes = true
-        else if (last === Backslash || last < 0x20) out.hasEscapes = true
+        out.note(to[length - 1]!)
         pos = this.pos
         continue
       }
@@ -513,8 +511,7 @@ export class JsonReader {
       seen = 0
       for (let n = 0; this.another(n, CloseBracket); n++) {
         const byte = this.integer(0, 255)
-        if (byte === Quote) out.hasQuotes = true
-        else if (byte === Backslash || byte < 0x20) out.hasEscapes = true
+        out.note(byte)
         seen |= byte
         out.bytes[out.length++] = byte
       }
@@ -552,8 +549,7 @@ export class JsonReader {
         }
       }
       if (value > 255) return -1
-      if (value === Quote) out.hasQuotes = true
-      else if (value === Backslash || value < 0x20) out.hasEscapes = true
+      if (value <= Quote || value === Backslash) out.note(value)
       seen |= value
       to[length++] = value
       if (next === CloseBracket) {

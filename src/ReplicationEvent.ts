@@ -662,9 +662,8 @@ class EventReader extends JsonReader {
       } else this.cell(arena)
     }
     this.index = -1
-    const length = arena.count - first
-    if (length > 0) arena.endRow()
-    return new Tuple(arena, first, length, isComplete)
+    arena.endRow()
+    return new Tuple(arena, first, arena.count - first, isComplete)
   }
 
   /** A cell without text: whether it is NULL, and otherwise unchanged. */

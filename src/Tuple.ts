@@ -18,6 +18,8 @@ const Unchanged = -2
 
 const Tab = 0x09
 const Newline = 0x0a
+const Space = 0x20
+const Quote = 0x22
 const Backslash = 0x5c
 const LetterN = 0x4e
 
@@ -61,9 +63,15 @@ export class Arena {
     this.add(Unchanged, 0)
   }
 
-  /** The row of the cells from `first` on, one at least, is complete. */
+  /** The cells that were added last are a whole row. Of one without bytes this leaves what stands before it as it is. */
   endRow(): void {
-    this.bytes[this.length - 1] = Newline
+    if (this.length > 0) this.bytes[this.length - 1] = Newline
+  }
+
+  /** Notes that a byte of a cell may need an escape; most bytes need not be told. */
+  note(byte: number): void {
+    if (byte === Quote) this.hasQuotes = true
+    else if (byte === Backslash || byte < Space) this.hasEscapes = true
   }
 
   private add(start: number, end: number): void {

@@ -24,17 +24,24 @@ const headerSize = 5
 const copy = Buffer.from("COPY ")
 /** No types of parameters, or no parameters. */
 const none = Buffer.alloc(2)
-const copyDone = Buffer.from([CopyDone, 0, 0, 0, 4])
-
-const message = (type: number, body: ReadonlyArray<Uint8Array>): Buffer => {
+/** What stands before a message's body of `size` bytes. */
+const headerOf = (type: number, size: number): Buffer => {
   const header = Buffer.allocUnsafe(headerSize)
   header[0] = type
-  header.writeInt32BE(
-    body.reduce((size, part) => size + part.length, headerSize - 1),
-    1
-  )
-  return Buffer.concat([header, ...body])
+  header.writeInt32BE(headerSize - 1 + size, 1)
+  return header
 }
+
+const message = (type: number, body: ReadonlyArray<Uint8Array>): Buffer =>
+  Buffer.concat([
+    headerOf(
+      type,
+      body.reduce((size, part) => size + part.length, 0)
+    ),
+    ...body
+  ])
+
+const copyDone = headerOf(CopyDone, 0)
 
 /** Whether a frame can hold a statement: a cycle begins with one of these, or with what it closes before. */
 const mayHoldStatement = (type: number) => type === Parse || type === Bind || type === Close
@@ -94,10 +101,7 @@ export class CopyProtocol {
         }
         case Execute: {
           if (this.#data === undefined) break
-          const header = Buffer.allocUnsafe(headerSize)
-          header[0] = CopyData
-          header.writeInt32BE(this.#data.length + headerSize - 1, 1)
-          instead([frame.subarray(at, end), header, this.#data, copyDone], end)
+          instead([frame.subarray(at, end), headerOf(CopyData, this.#data.length), this.#data, copyDone], end)
           this.#data = undefined
           this.#isCopying = true
           break

@@ -27,11 +27,18 @@ const instanceOn = (
     Effect.orDie
   )
 
-const fixtureOn = Effect.fnUntraced(function* (database: TestDatabase) {
-  const context = yield* Layer.build(PgClient.layer({ url: database.url, maxConnections: 3 }))
+/** As the superuser, or as a role whose password is `x`. */
+const fixtureOn = Effect.fnUntraced(function* (database: TestDatabase, role?: string) {
+  const login = new URL(Redacted.value(database.url))
+  if (role !== undefined) {
+    login.username = role
+    login.password = "x"
+  }
+  const url = Redacted.make(login.href)
+  const context = yield* Layer.build(PgClient.layer({ url, maxConnections: 3 }))
   const sql = Context.get(context, SqlClient.SqlClient)
   const fixture: StoreFixture = {
-    instance: (topic, partition) => instanceOn(Layer.succeed(SqlClient.SqlClient, sql), database.url, topic, partition),
+    instance: (topic, partition) => instanceOn(Layer.succeed(SqlClient.SqlClient, sql), url, topic, partition),
     withTransaction: sql.withTransaction
   }
   return fixture
@@ -145,10 +152,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       yield* database.query(
         `CREATE ROLE applier_${database.name} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC`
       )
-      const url = new URL(Redacted.value(database.url))
-      url.username = `applier_${database.name}`
-      url.password = "x"
-      const fixture = yield* fixtureOn({ ...database, url: Redacted.make(url.href) })
+      const fixture = yield* fixtureOn(database, `applier_${database.name}`)
       const store = yield* fixture.instance("orders", 0)
       const refused = yield* Effect.flip(store.load)
       assert.deepInclude(refused, { sqlState: "42501", isRetryable: false })
@@ -172,10 +176,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         CREATE ROLE ${role} LOGIN PASSWORD 'x';
         GRANT USAGE ON SCHEMA fluvio TO ${role};
       `)
-      const url = new URL(Redacted.value(database.url))
-      url.username = role
-      url.password = "x"
-      const fixture = yield* fixtureOn({ ...database, url: Redacted.make(url.href) })
+      const fixture = yield* fixtureOn(database, role)
       const store = yield* fixture.instance("orders", 0)
       const refused = yield* Effect.flip(store.load)
       assert.deepInclude(refused, { sqlState: "42501", isRetryable: false })

@@ -37,6 +37,22 @@ const session = SqlClient.SqlClient.pipe(
 
 const pets = "CREATE TABLE pets (id integer PRIMARY KEY, name text)"
 
+/** The table, and who keeps everybody else from it. */
+const lockedPets = Effect.gen(function* () {
+  const database = yield* TestPostgres.database
+  yield* database.query(pets)
+  const holder = yield* connectTo("holder", database.url)
+  yield* holder.query("BEGIN; LOCK TABLE pets")
+  return { database, holder }
+})
+
+/** Asks something of the session whose COPY waits for the lock, as soon as there is one. */
+const ofWaitingCopy = (database: TestDatabase, what: string) =>
+  Effect.repeat(
+    database.query(`SELECT ${what} FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'`),
+    { until: (rows) => rows.length > 0 }
+  )
+
 /** Passes everything on to the server, `cut` to a few bytes at a time; by way of a Unix socket. */
 const proxy = Effect.fnUntraced(function* (database: TestDatabase) {
   const { hostname, port } = new URL(Redacted.value(database.url))
@@ -179,14 +195,10 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("TargetSocket", (it) 
 
   it.effect("cancels a COPY that waits, and goes on", () =>
     Effect.gen(function* () {
-      const database = yield* TestPostgres.database
-      yield* database.query(pets)
-      const holder = yield* connectTo("holder", database.url)
-      yield* holder.query("BEGIN; LOCK TABLE pets")
+      const { database, holder } = yield* lockedPets
       yield* Effect.gen(function* () {
         const waiting = yield* Effect.forkChild(copy("1\ta\n"))
-        const isWaiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'"
-        yield* Effect.repeat(database.query(isWaiting), { until: (rows) => rows.length > 0 })
+        yield* ofWaitingCopy(database, "pid")
         yield* Fiber.interrupt(waiting)
         yield* holder.query("COMMIT")
         assert.strictEqual(yield* copy("2\tb\n"), 1)
@@ -197,15 +209,10 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("TargetSocket", (it) 
 
   it.effect("tells of a session that ends in the middle of a COPY, and of a server that is not there", () =>
     Effect.gen(function* () {
-      const database = yield* TestPostgres.database
-      yield* database.query(pets)
-      const holder = yield* connectTo("holder", database.url)
-      yield* holder.query("BEGIN; LOCK TABLE pets")
+      const { database } = yield* lockedPets
       yield* Effect.gen(function* () {
         const waiting = yield* Effect.forkChild(Effect.flip(copy("1\ta\n")))
-        const end =
-          "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'"
-        yield* Effect.repeat(database.query(end), { until: (rows) => rows.length > 0 })
+        yield* ofWaitingCopy(database, "pg_terminate_backend(pid)")
         // The server resets a connection whose data it has not read, so that its last words may not be heard.
         assert.deepInclude(yield* Fiber.join(waiting), { class: "connection", isRetryable: true })
       }).pipe(Effect.provide(client(database)))
