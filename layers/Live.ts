@@ -1,7 +1,7 @@
 /** The real composition: which parts the connector runs on. */
 import { Effect, Layer } from "effect"
 import { ConnectorConfig } from "../src/ConnectorConfig.ts"
-import type { FluvioConsumer } from "../src/FluvioConsumer.ts"
+import type { FluvioConsumer } from "../src/stream/FluvioConsumer.ts"
 import * as ClientConsumer from "./fluvio/ClientConsumer.ts"
 import * as WireConsumer from "./fluvio/WireConsumer.ts"
 import * as PgOffsetStore from "./postgres/PgOffsetStore.ts"

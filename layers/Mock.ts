@@ -27,11 +27,11 @@ import {
   OffsetBeyondEnd,
   OffsetEvicted,
   type Records
-} from "../src/FluvioConsumer.ts"
-import { qualified } from "../src/Identifier.ts"
-import { OffsetStore, type Position, PositionConflict, type Stored } from "../src/OffsetStore.ts"
-import * as SourceType from "../src/SourceType.ts"
-import * as TargetTable from "../src/TargetTable.ts"
+} from "../src/stream/FluvioConsumer.ts"
+import { qualified } from "../src/target/Identifier.ts"
+import { OffsetStore, type Position, PositionConflict, type Stored } from "../src/stream/OffsetStore.ts"
+import * as SourceType from "../src/schema/SourceType.ts"
+import * as TargetTable from "../src/target/TargetTable.ts"
 
 const utf8 = new TextEncoder()
 
@@ -135,7 +135,7 @@ export class StoredRef extends Context.Service<StoredRef, Ref.Ref<Stored>>()("fl
 
 export const nothingStored: Stored = {
   position: Option.none(),
-  catalogue: { relations: [], types: [] },
+  described: { relations: [], types: [] },
   isLegacy: false
 }
 
@@ -163,16 +163,16 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
       return OffsetStore.of({
         load: Ref.get(ref),
         save: Effect.fnUntraced(function* (previous, next, changed) {
-          const { catalogue, position } = yield* Ref.get(ref)
+          const { described, position } = yield* Ref.get(ref)
           if (!isSame(previous, position)) {
             const expected = Option.map(previous, (p) => p.offset)
             return yield* new PositionConflict({ topic, partition, expected })
           }
           const stored: Stored = {
             position: Option.some(next),
-            catalogue: {
-              relations: merged(catalogue.relations, changed.relations, (entry) => entry.relation.id),
-              types: merged(catalogue.types, changed.types, (entry) => entry.id)
+            described: {
+              relations: merged(described.relations, changed.relations, (entry) => entry.relation.id),
+              types: merged(described.types, changed.types, (entry) => entry.id)
             },
             isLegacy: false
           }

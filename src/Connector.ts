@@ -1,15 +1,18 @@
 /** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
 import { Array, Clock, Duration, Effect, Exit, Fiber, Latch, Option, Queue, Schedule, Schema, Stream } from "effect"
 import type { SqlClient } from "effect/sql"
-import * as Apply from "./Apply.ts"
+import * as Apply from "./FaultIsolation.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./FluvioConsumer.ts"
+import { FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./stream/FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
-import * as Group from "./Group.ts"
-import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./OffsetStore.ts"
+import * as Group from "./stream/Group.ts"
+import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./stream/OffsetStore.ts"
 import * as Sink from "./Sink.ts"
+import type { Applied } from "./Applied.ts"
 import * as Standby from "./Standby.ts"
-import { Assembler, type Piece, type TransactionError } from "./Transaction.ts"
+import { Assembler } from "./stream/Assembler.ts"
+import { type Piece } from "./stream/Change.ts"
+import { type TransactionError } from "./stream/TransactionError.ts"
 
 /** Retention removed records that were not applied yet. */
 export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionGap", {
@@ -182,7 +185,7 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
  * failure is the recovery: everything is found out anew.
  */
 export const groups: Stream.Stream<
-  Sink.Applied,
+  Applied,
   ConnectorError,
   ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore
 > = Stream.unwrap(
@@ -195,7 +198,7 @@ export const groups: Stream.Stream<
     const legacy = stored.isLegacy ? Option.getOrUndefined(stored.position)?.offset : undefined
     const assembler = new Assembler({
       position: stored.position,
-      catalogue: stored.catalogue,
+      described: stored.described,
       appliedThrough: legacy,
       maxBytes: config.group.bytes,
       floatNull: config.floatNull,
@@ -266,7 +269,7 @@ export const groups: Stream.Stream<
       return piece
     })
 
-    const applyNext: Effect.Effect<Sink.Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
+    const applyNext: Effect.Effect<Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
       function* () {
         const { group, plan } = yield* Fiber.join(next)
         const isStreamed = group[0].end === undefined
@@ -287,7 +290,7 @@ export const groups: Stream.Stream<
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 
 /** Runs the connector for ever; `onApplied` is told of each committed group. Only a committed group resets the back-off. */
-export const run = <R>(onApplied: (applied: Sink.Applied) => Effect.Effect<void, never, R>) =>
+export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, never, R>) =>
   Effect.gen(function* () {
     const { retry } = yield* ConnectorConfig
     const backOff = Schedule.min([Schedule.exponential(retry.min), Schedule.spaced(retry.max)]).pipe(

@@ -18,7 +18,8 @@ import {
   SchemaTransformation,
   String as Text
 } from "effect"
-import { Offset } from "./FluvioConsumer.ts"
+import { schemaPolicies } from "./schema/SchemaChange.ts"
+import { Offset } from "./stream/FluvioConsumer.ts"
 
 /** Names from the outermost section to the setting, in kebab-case: `["group", "rows"]`. */
 export type Path = ReadonlyArray<string | number>
@@ -386,7 +387,7 @@ const settings = {
     transactions: optional(natural(1), "Most source transactions applied in one target transaction")
   },
   schemaChanges: setting(
-    oneOf("none", "validate", "additive", "full"),
+    oneOf(...schemaPolicies),
     "full",
     "What of the source's schema changes is made in the target",
     { flag: "schema-changes" }

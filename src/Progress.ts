@@ -1,7 +1,7 @@
 /** How far catching up has come, for a person in front of a terminal. */
 import { Clock, Effect } from "effect"
-import { FluvioConsumer } from "./FluvioConsumer.ts"
-import type { Applied } from "./Sink.ts"
+import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
+import type { Applied } from "./Applied.ts"
 
 export interface Progressed {
   /** Records applied since the start. */

@@ -6,13 +6,13 @@
  */
 import { Effect, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
-import { FluvioConsumer, type FluvioError, Offset } from "./FluvioConsumer.ts"
-import { identityOf } from "./Fold.ts"
-import { formatLsn } from "./OffsetStore.ts"
-import type { Relation } from "./Relation.ts"
-import * as SqlFailure from "./SqlFailure.ts"
-import type { Change, End } from "./Transaction.ts"
-import type { Tuple } from "./Tuple.ts"
+import { FluvioConsumer, type FluvioError, Offset } from "./stream/FluvioConsumer.ts"
+import { identityOf } from "./plan/Fold.ts"
+import { formatLsn } from "./stream/OffsetStore.ts"
+import type { Relation } from "./stream/Relation.ts"
+import * as SqlFailure from "./target/SqlFailure.ts"
+import type { Change, End } from "./stream/Change.ts"
+import type { Tuple } from "./stream/Tuple.ts"
 
 /** Why a transaction is set aside: the class that `on-error.*` names, or that it follows one with the same key. */
 export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"

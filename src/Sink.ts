@@ -1,15 +1,26 @@
 /** A group of changes as one target transaction: statements, schema changes and position, or nothing at all. */
-import { Clock, Effect, Option, Schema } from "effect"
+import { Clock, Effect, Option } from "effect"
 import { SqlClient } from "effect/sql"
-import { NoIdentity, type Statement, statementOf, TakesCopy } from "./ApplyPlan.ts"
+import { NoIdentity, type Statement, statementOf, TakesCopy } from "./plan/Statement.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, Offset } from "./FluvioConsumer.ts"
-import * as Failpoint from "./Failpoint.ts"
-import { type PlannedChange, fold, inOrder } from "./Fold.ts"
-import type { Group } from "./Group.ts"
-import * as Mapping from "./Mapping.ts"
+import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
+import { type Applied, Tally } from "./Applied.ts"
 import {
-  type Catalogue,
+  ApplyFailed,
+  FoldGivenUp,
+  IdentityMissing,
+  isFoldsOwn,
+  refusedAt,
+  RowConflict,
+  type SinkError,
+  tableOf
+} from "./SinkError.ts"
+import * as Failpoint from "./Failpoint.ts"
+import { type PlannedChange, fold, inOrder } from "./plan/Fold.ts"
+import type { Group } from "./stream/Group.ts"
+import * as Mapping from "./target/Mapping.ts"
+import {
+  type Described,
   Lsn,
   OffsetStore,
   type OffsetStoreError,
@@ -18,119 +29,23 @@ import {
   type Stored,
   type StoredRelation,
   type StoredType
-} from "./OffsetStore.ts"
-import type { Relation } from "./Relation.ts"
-import * as Router from "./Router.ts"
-import * as SchemaChange from "./SchemaChange.ts"
-import * as Session from "./Session.ts"
-import * as SqlFailure from "./SqlFailure.ts"
-import type { Change, End, Piece, RelationChange, Unreadable } from "./Transaction.ts"
-
-/** What one committed group did. */
-export interface Applied {
-  readonly position: Position
-  readonly transactions: number
-  /** Transactions that the source repeated and that were skipped whole. */
-  readonly duplicates: number
-  readonly changes: number
-  readonly records: number
-  readonly bytes: number
-  readonly statements: number
-  readonly schemaChanges: number
-  /** Updates and deletes whose row was missing and that were skipped. */
-  readonly missingRows: number
-  /** Inserts whose row was there already and that were skipped. */
-  readonly existingRows: number
-  /** Groups and parts that were replayed in order, because their folded plan was given up. */
-  readonly replays: number
-  /** Transactions that were set aside. */
-  readonly quarantined: number
-  /** Where the time went, in milliseconds. */
-  readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
-}
+} from "./stream/OffsetStore.ts"
+import type { Relation } from "./stream/Relation.ts"
+import * as Router from "./schema/Router.ts"
+import * as SchemaChange from "./schema/SchemaChange.ts"
+import * as Session from "./target/Session.ts"
+import * as SqlFailure from "./target/SqlFailure.ts"
+import type { Change, End, Piece, RelationChange } from "./stream/Change.ts"
 
 /** The source broke a streamed transaction off and began again; what was applied of it is rolled back. */
 export class BrokenOff {
   readonly _tag = "BrokenOff"
 }
 
-const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
-
-/** The target refused a statement. Nothing of the group was applied. */
-export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed", {
-  ...place,
-  failure: SqlFailure.SqlFailure
-}) {
-  get isRetryable() {
-    return this.failure.isRetryable
-  }
-  get remedy() {
-    return this.failure.remedy
-  }
-  override get message() {
-    return `${Router.describe(this)}: ${this.failure.message}`
-  }
-}
-
-/** Source and target disagree about a row. Nothing of the group was applied. */
-export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict", {
-  ...place,
-  kind: Schema.Literals(["update_missing", "delete_missing", "several_rows"]),
-  rows: Schema.Natural
-}) {
-  readonly isRetryable = false
-  get remedy() {
-    return this.kind === "several_rows"
-      ? "the key is not unique in the target: add the unique index that the source has"
-      : "repair the row in the target, or set `missing-row: skip`"
-  }
-  override get message() {
-    return `${Router.describe(this)}: conflict ${this.kind}, ${this.rows} rows touched instead of 1`
-  }
-}
-
-/** The stream does not say which row an update or delete means. */
-export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("IdentityMissing", place) {
-  readonly isRetryable = false
-  readonly remedy =
-    "give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key"
-  override get message() {
-    return `${Router.describe(this)}: the change carries no identity that the target can look up`
-  }
-}
-
-export type SinkError =
-  Unreadable | ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
-
-/** A folded run did not do what it should: only the exact plan can tell what is wrong, if anything is. */
-export class FoldGivenUp {
-  readonly _tag = "FoldGivenUp"
-  readonly isRetryable = false
-}
-
-/**
- * Whether the exact plan may succeed: a refused value or constraint may be the fold's own doing, and a statement that does
- * not fit its table that of somebody who altered the table since the catalog was read.
- */
-export const isFoldsOwn = (error: unknown): boolean =>
-  error instanceof FoldGivenUp ||
-  (error instanceof ApplyFailed && ["constraint", "data", "schema"].includes(error.failure.class))
-
 export type Mode = "folded" | "in-order"
 
-/** A constraint that is checked late fails in COMMIT, which belongs to no change: the transaction's end names the place. */
-const refusedAt =
-  ({ commitLsn, record }: End) =>
-  <E>(error: E): E | ApplyFailed => {
-    if (!(error instanceof SqlFailure.SqlFailure) || error.class !== "constraint") return error
-    const table = error.table === undefined ? "the whole transaction" : `${error.schema}.${error.table}`
-    return new ApplyFailed({ table, offset: record.offset, commitLsn, failure: error })
-  }
-
-const tableOf = ({ name, namespace }: Relation): string => `${namespace}.${name}`
-
 /** What the stream taught with these changes, to be kept with the position. */
-const catalogueOf = (changes: ReadonlyArray<Change>): Catalogue => ({
+const describedBy = (changes: ReadonlyArray<Change>): Described => ({
   relations: changes.flatMap((change) =>
     change.type === "relation" ? [{ relation: change.relation, offset: change.offset }] : []
   ),
@@ -140,50 +55,6 @@ const catalogueOf = (changes: ReadonlyArray<Change>): Catalogue => ({
 })
 
 const rowsTouched = (result: unknown): number => (result as { readonly rowCount: number }).rowCount
-
-/** What an attempt did so far; thrown away with it. */
-class Tally {
-  changes = 0
-  statements = 0
-  schemaChanges = 0
-  missingRows = 0
-  existingRows = 0
-  replays = 0
-  quarantined = 0
-  plan = 0
-  execute = 0
-
-  /** How many rows were passed over, by kind and table; private, so that it is none of the counts. */
-  readonly #conflicts = new Map<string, number>()
-
-  skip(kind: keyof typeof skipped, { route }: Statement, rows: number): void {
-    this[kind] += rows
-    this.#note(`${tableOf(route.relation)}: ${skipped[kind]}`, rows)
-  }
-
-  add(other: Tally): void {
-    for (const key of Object.keys(other) as Array<Count>) this[key] += other[key]
-    for (const [conflict, rows] of other.#conflicts) this.#note(conflict, rows)
-  }
-
-  /** Told once they are committed: what is rolled back was not skipped. */
-  get told(): Effect.Effect<void> {
-    return Effect.forEach(this.#conflicts, ([conflict, rows]) => Effect.logWarning(`${conflict}: ${rows}`), {
-      discard: true
-    })
-  }
-
-  #note(conflict: string, rows: number): void {
-    this.#conflicts.set(conflict, (this.#conflicts.get(conflict) ?? 0) + rows)
-  }
-}
-
-type Count = { readonly [K in keyof Tally]: Tally[K] extends number ? K : never }[keyof Tally]
-
-const skipped = {
-  missingRows: "updates and deletes skipped, because the target does not have their row",
-  existingRows: "inserts skipped, because the target has their row already"
-}
 
 /** A statement, and whether it is judged as a set or as one row. */
 interface PlannedStatement {
@@ -222,8 +93,8 @@ export interface Sink {
   readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
 }
 
-/** `learned` is a catalogue that is not stored yet; it is saved with the first group. */
-export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: Catalogue) {
+/** `learned` is what was described and is not stored yet; it is saved with the first group. */
+export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: Described) {
   const config = yield* ConnectorConfig
   const options = { ...config, takesCopy: yield* TakesCopy }
   const { checksum } = yield* FluvioConsumer
@@ -233,7 +104,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
   const session = yield* Session.make(config.target)
   const mapping = Mapping.make(config.tables)
   const router = Router.make(mapping)
-  const types = new Map([...stored.catalogue.types, ...learned.types].map(({ id, name }) => [id, name]))
+  const types = new Map([...stored.described.types, ...learned.types].map(({ id, name }) => [id, name]))
   let saved = stored.position
   let unsaved = learned
 
@@ -446,7 +317,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     return { offset: end.record.offset, checksum: checksum(end.record.value), commitLsn, commitTime }
   }
 
-  const save = Effect.fnUntraced(function* (position: Position, changes: Catalogue) {
+  const save = Effect.fnUntraced(function* (position: Position, changes: Described) {
     const store = yield* OffsetStore
     yield* Failpoint.at("before position")
     yield* store.save(saved, position, {
@@ -486,7 +357,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     const applyUnplanned = Effect.gen(function* () {
       const changes = group.length === 1 ? group[0].changes : group.flatMap((piece) => piece.changes)
       yield* applyChanges(changes, mode, commitLsn, tally)
-      return catalogueOf(changes)
+      return describedBy(changes)
     })
     let ready = 0
     yield* transaction(
@@ -528,7 +399,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
           yield* applyPart(piece, "folded", tally).pipe(
             Effect.catchIf(isFoldsOwn, () => applyPart(piece, "in-order", tally))
           )
-          const learned = catalogueOf(piece.changes)
+          const learned = describedBy(piece.changes)
           relations.push(...learned.relations)
           types.push(...learned.types)
           records += piece.records
@@ -556,7 +427,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: C
     for (const change of piece.changes) if (change.type === "type") types.set(change.id, change.name)
     const started = now()
     const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
-    yield* transaction(Effect.andThen(written, save(position, catalogueOf(piece.changes))))
+    yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
     tally.quarantined = 1
     return committed([piece], position, tally, now() - started)
   })

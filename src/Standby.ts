@@ -2,7 +2,7 @@
 import { Effect, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
-import * as SqlFailure from "./SqlFailure.ts"
+import * as SqlFailure from "./target/SqlFailure.ts"
 
 /** A pooler hands a session of the target's to each transaction, and with it the locks that another one has left there. */
 export class SessionsPooled extends Schema.TaggedError<SessionsPooled>()("SessionsPooled", {}) {

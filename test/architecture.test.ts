@@ -41,6 +41,21 @@ describe("the rooms", () => {
     assert.deepStrictEqual(strangers, [])
   })
 
+  it("each room of src uses only the rooms below it", () => {
+    const floors = ["stream", "target", "schema", "plan"]
+    const floorOf = (file: string): number => {
+      const room = file.split("/")[1]
+      return floors.includes(room) ? floors.indexOf(room) : floors.length
+    }
+    const strangers = sourcesBelow("src").flatMap((file) =>
+      importsOf(file)
+        .map((specifier) => resolved(file, specifier))
+        .filter((target) => target.startsWith("src/") && floorOf(target) > floorOf(file))
+        .map((target) => `${file} imports ${target}`)
+    )
+    assert.deepStrictEqual(strangers, [])
+  })
+
   it("no import leads back to where it came from", () => {
     const files = [...sourcesBelow("src"), ...sourcesBelow("layers")]
     const imports = new Map(

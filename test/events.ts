@@ -1,10 +1,10 @@
 /** Records as the inbound connector writes them, built by hand or at random. */
 import * as fc from "fast-check"
-import { FluvioRecord, type Offset } from "../src/FluvioConsumer.ts"
-import type { Lsn } from "../src/OffsetStore.ts"
-import type { Relation } from "../src/Relation.ts"
-import type { ReplicationEvent } from "../src/ReplicationEvent.ts"
-import { type Cell, Tuple } from "../src/Tuple.ts"
+import { FluvioRecord, type Offset } from "../src/stream/FluvioConsumer.ts"
+import type { Lsn } from "../src/stream/OffsetStore.ts"
+import type { Relation } from "../src/stream/Relation.ts"
+import type { ReplicationEvent } from "../src/stream/ReplicationEvent.ts"
+import { type Cell, Tuple } from "../src/stream/Tuple.ts"
 
 const utf8 = new TextEncoder()
 

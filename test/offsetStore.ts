@@ -1,9 +1,9 @@
 /** What every `OffsetStore` must do. Each implementation runs it with its own layer. */
 import { assert } from "@effect/vitest"
 import { type Array, Effect, Option, type Scope } from "effect"
-import { Offset } from "../src/FluvioConsumer.ts"
-import { Lsn, OffsetStore, type Position, PositionConflict } from "../src/OffsetStore.ts"
-import type { Relation } from "../src/Relation.ts"
+import { Offset } from "../src/stream/FluvioConsumer.ts"
+import { Lsn, OffsetStore, type Position, PositionConflict } from "../src/stream/OffsetStore.ts"
+import type { Relation } from "../src/stream/Relation.ts"
 
 export interface StoreFixture {
   /** One more instance of the connector on the same store. */
@@ -39,7 +39,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
     (fixture) =>
       Effect.gen(function* () {
         const store = yield* fixture.instance("orders", 0)
-        assert.deepStrictEqual(yield* store.load, { position: Option.none(), catalogue: nothing, isLegacy: false })
+        assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, isLegacy: false })
       })
   ],
   [
@@ -55,7 +55,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
           yield* store.save(previous, next, nothing)
           previous = Option.some(next)
           const other = yield* fixture.instance("orders", 3)
-          assert.deepStrictEqual(yield* other.load, { position: previous, catalogue: nothing, isLegacy: false })
+          assert.deepStrictEqual(yield* other.load, { position: previous, described: nothing, isLegacy: false })
         }
       })
   ],
@@ -72,7 +72,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
         })
         yield* two.save(Option.none(), position(2, 2n), nothing)
         assert.deepStrictEqual(yield* Effect.map(one.load, (stored) => stored.position), Option.some(position(1, 1n)))
-        assert.deepStrictEqual(yield* Effect.map(two.load, (stored) => stored.catalogue), nothing)
+        assert.deepStrictEqual(yield* Effect.map(two.load, (stored) => stored.described), nothing)
         assert.deepStrictEqual(yield* Effect.map(three.load, (stored) => stored.position), Option.none())
       })
   ],
@@ -129,12 +129,12 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
           relations: [other, at(2, "id"), at(3, "id", `"; DROP`)],
           types: [type(4, "mood"), type(5, "humour")]
         })
-        assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.catalogue), {
+        assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.described), {
           relations: [other, at(3, "id", `"; DROP`)],
           types: [type(5, "humour")]
         })
         yield* store.save(Option.some(position(9)), position(12), { relations: [at(11)], types: [type(10, "mood")] })
-        assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.catalogue), {
+        assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.described), {
           relations: [other, at(11)],
           types: [type(10, "mood")]
         })

@@ -9,11 +9,11 @@ import * as Target from "../layers/postgres/Target.ts"
 import * as Connector from "../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../src/ConnectorConfig.ts"
 import * as Failpoint from "../src/Failpoint.ts"
-import { FluvioConsumer, type FluvioError } from "../src/FluvioConsumer.ts"
-import { type Position, type Stored } from "../src/OffsetStore.ts"
-import type { Relation } from "../src/Relation.ts"
-import type { Applied } from "../src/Sink.ts"
-import type { TargetTable } from "../src/TargetTable.ts"
+import { FluvioConsumer, type FluvioError } from "../src/stream/FluvioConsumer.ts"
+import { type Position, type Stored } from "../src/stream/OffsetStore.ts"
+import type { Relation } from "../src/stream/Relation.ts"
+import type { Applied } from "../src/Applied.ts"
+import type { TargetTable } from "../src/target/TargetTable.ts"
 import { eventJson, lsn, type MessageFixture, offset as at } from "./events.ts"
 import { targetTable } from "./tables.ts"
 
@@ -149,14 +149,14 @@ export const applied = (
     commitLsn: lsn(commitLsn),
     commitTime: 690_913_417_000_000n
   }),
-  catalogue: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] },
+  described: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] },
   isLegacy: false
 })
 
 /** A store that knows these relations, and has applied nothing. */
 export const knowing = (...relations: ReadonlyArray<Relation>): Stored => ({
   ...Mock.nothingStored,
-  catalogue: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] }
+  described: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] }
 })
 
 /** A partition in memory that several connectors read. */

@@ -3,14 +3,14 @@
  * make, and a target in memory that carries out the steps of a plan as PostgreSQL would.
  */
 import * as fc from "fast-check"
-import { NoIdentity, type PlanOptions, statementOf } from "../src/ApplyPlan.ts"
-import { type PlannedChange, type RouteOf, type Step, identityOf, updatedRowOf } from "../src/Fold.ts"
-import { qualified, quote } from "../src/Identifier.ts"
-import type { Relation, ReplicaIdentity } from "../src/Relation.ts"
-import { type Route, route } from "../src/Route.ts"
-import type { TargetColumn, TargetTable } from "../src/TargetTable.ts"
-import type { RowChange, TruncateChange } from "../src/Transaction.ts"
-import { type Cell, Tuple } from "../src/Tuple.ts"
+import { NoIdentity, type PlanOptions, statementOf } from "../src/plan/Statement.ts"
+import { type PlannedChange, type RouteOf, type Step, identityOf, updatedRowOf } from "../src/plan/Fold.ts"
+import { qualified, quote } from "../src/target/Identifier.ts"
+import type { Relation, ReplicaIdentity } from "../src/stream/Relation.ts"
+import { type Route, route } from "../src/target/Route.ts"
+import type { TargetColumn, TargetTable } from "../src/target/TargetTable.ts"
+import type { RowChange, TruncateChange } from "../src/stream/Change.ts"
+import { type Cell, Tuple } from "../src/stream/Tuple.ts"
 import { offset } from "./events.ts"
 
 export interface ColumnShape {

@@ -5,7 +5,7 @@
  * and the order of columns does not matter. Both sides are read sorted and in parts, so memory stays bounded.
  */
 import { Effect, type Redacted, type Scope } from "effect"
-import { qualified, quote } from "../../src/Identifier.ts"
+import { qualified, quote } from "../../src/target/Identifier.ts"
 import type { PackageMissing } from "../embedded/OptionalPackage.ts"
 import { connect, type Database, type DatabaseError } from "./Database.ts"
 

@@ -8,8 +8,8 @@
  */
 import { type Duration, Effect, Latch, Redacted, Schema, type Scope } from "effect"
 import type { Client } from "pg"
-import { quote } from "../../src/Identifier.ts"
-import { formatLsn } from "../../src/OffsetStore.ts"
+import { quote } from "../../src/target/Identifier.ts"
+import { formatLsn } from "../../src/stream/OffsetStore.ts"
 import { encode } from "./EventJson.ts"
 import { load, type PackageMissing } from "./OptionalPackage.ts"
 import { decode, type Relation } from "./Pgoutput.ts"

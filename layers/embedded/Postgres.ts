@@ -18,7 +18,7 @@ import { dirname, join, relative } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
 import { promisify } from "node:util"
-import { quote } from "../../src/Identifier.ts"
+import { quote } from "../../src/target/Identifier.ts"
 import { load, type PackageMissing } from "./OptionalPackage.ts"
 
 /** A server could not be set up, started, stopped or asked. */

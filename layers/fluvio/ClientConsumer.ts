@@ -35,7 +35,7 @@ import {
   OffsetEvicted,
   type Records,
   TopicNotFound
-} from "../../src/FluvioConsumer.ts"
+} from "../../src/stream/FluvioConsumer.ts"
 import type { Place } from "./Connection.ts"
 import { type ClusterOptions, formatAddress, resolve } from "./Profile.ts"
 

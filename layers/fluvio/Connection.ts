@@ -14,7 +14,7 @@ import {
   FluvioUnreachable,
   LeaderMoved,
   TopicNotFound
-} from "../../src/FluvioConsumer.ts"
+} from "../../src/stream/FluvioConsumer.ts"
 import { type Address, type Cluster, formatAddress, type Tls } from "./Profile.ts"
 import {
   type Api,

@@ -6,7 +6,7 @@ import {
   FluvioUnreachable,
   LeaderMoved,
   TopicNotFound
-} from "../../src/FluvioConsumer.ts"
+} from "../../src/stream/FluvioConsumer.ts"
 import { connectLeader, type Connection, type ConnectionError, type Place } from "./Connection.ts"
 import { type ClusterOptions, resolve } from "./Profile.ts"
 import { type ErrorCode, errorText, Produce } from "./Protocol.ts"

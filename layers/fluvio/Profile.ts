@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises"
 import { homedir } from "node:os"
 import { join } from "node:path"
 import { parse, TomlError } from "smol-toml"
-import { FluvioProfileError } from "../../src/FluvioConsumer.ts"
+import { FluvioProfileError } from "../../src/stream/FluvioConsumer.ts"
 
 /** How a connection is encrypted. `anonymous` encrypts without checking who answers. */
 export type Tls =

@@ -8,7 +8,7 @@ import { crc32c } from "@node-rs/crc32"
 import lz4 from "lz4-napi"
 import { gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import snappy from "snappy"
-import { FluvioRecord, type Offset } from "../../src/FluvioConsumer.ts"
+import { FluvioRecord, type Offset } from "../../src/stream/FluvioConsumer.ts"
 import { readI64, writeI64 } from "./Wire.ts"
 
 /** A batch is damaged: its lengths, checksum or codec are wrong, or it holds something else than its header says. */

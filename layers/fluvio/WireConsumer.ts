@@ -24,7 +24,7 @@ import {
   OffsetGap,
   type Records,
   TopicNotFound
-} from "../../src/FluvioConsumer.ts"
+} from "../../src/stream/FluvioConsumer.ts"
 import { connectLeader, type Connection, type Leader, type Place } from "./Connection.ts"
 import { type ClusterOptions, resolve } from "./Profile.ts"
 import { type ErrorCode, errorText, FetchOffsets, StreamFetch, UpdateOffsets } from "./Protocol.ts"

@@ -1,5 +1,5 @@
 /**
- * The position and the catalogue in the target itself, in the schema `fluvio`, so that they commit with the rows.
+ * The position, and what was described, in the target itself, in the schema `fluvio`, so that they commit with the rows.
  *
  * `fluvio.offset` keeps the two columns of the original connector, `id` and `current_offset`, and one row per topic and
  * partition. A row without a topic is the original's. It is adopted by the first topic whose partition 0 is applied,
@@ -9,7 +9,7 @@
 import { Effect, Layer, Option, Schema } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import { ConnectorConfig } from "../../src/ConnectorConfig.ts"
-import { Offset } from "../../src/FluvioConsumer.ts"
+import { Offset } from "../../src/stream/FluvioConsumer.ts"
 import {
   formatLsn,
   Lsn,
@@ -18,9 +18,9 @@ import {
   type Position,
   PositionConflict,
   type Stored
-} from "../../src/OffsetStore.ts"
-import { Relation } from "../../src/Relation.ts"
-import * as SqlFailure from "../../src/SqlFailure.ts"
+} from "../../src/stream/OffsetStore.ts"
+import { Relation } from "../../src/stream/Relation.ts"
+import * as SqlFailure from "../../src/target/SqlFailure.ts"
 
 /** Adds to what the original connector created, and creates it where it never ran. */
 const createPosition = Effect.gen(function* () {
@@ -50,7 +50,7 @@ const createPosition = Effect.gen(function* () {
   yield* sql`COMMENT ON COLUMN fluvio.offset.commit_time IS 'In the source, in microseconds since 2000-01-01 UTC'`
 })
 
-const createCatalogue = Effect.gen(function* () {
+const createDescribed = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   yield* sql`
     CREATE TABLE fluvio.relation (
@@ -107,7 +107,7 @@ const createQuarantine = Effect.gen(function* () {
 
 const migrations = {
   "1_position": createPosition,
-  "2_catalogue": createCatalogue,
+  "2_catalogue": createDescribed,
   "3_quarantine": createQuarantine
 }
 const table = "fluvio.migration"
@@ -244,7 +244,7 @@ const make = Effect.gen(function* () {
             commitLsn: row.commit_lsn === null ? undefined : readLsn(row.commit_lsn),
             commitTime: row.commit_time ?? undefined
           }),
-      catalogue: {
+      described: {
         relations: relations.map(({ record_offset, relation }) => ({ relation, offset: record_offset })),
         types: types.map(({ name, record_offset, type_id }) => ({ id: type_id, name, offset: record_offset }))
       },

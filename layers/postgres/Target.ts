@@ -4,9 +4,9 @@ import { Duration, Effect, Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql"
 import { readFile } from "node:fs/promises"
 import { userInfo } from "node:os"
-import { TakesCopy } from "../../src/ApplyPlan.ts"
+import { TakesCopy } from "../../src/plan/Statement.ts"
 import { ConnectorConfig, ConnectorConfigError } from "../../src/ConnectorConfig.ts"
-import * as SqlFailure from "../../src/SqlFailure.ts"
+import * as SqlFailure from "../../src/target/SqlFailure.ts"
 import { type Address, TargetSocket, type Tls } from "./TargetSocket.ts"
 
 const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const

@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { ApplyFailed, RowConflict } from "../../src/Sink.ts"
+import { ApplyFailed, RowConflict } from "../../src/SinkError.ts"
 import { real, Replica, type Replication } from "./Replica.ts"
 
 const tables = `

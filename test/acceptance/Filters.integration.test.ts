@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { IdentityMissing } from "../../src/Sink.ts"
+import { IdentityMissing } from "../../src/SinkError.ts"
 import { real, Replica } from "./Replica.ts"
 
 const names = (schema: string) => `

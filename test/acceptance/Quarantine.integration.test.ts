@@ -1,8 +1,8 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import { QuarantineLimit } from "../../src/Quarantine.ts"
-import { ApplyFailed } from "../../src/Sink.ts"
-import { EventDecodeError } from "../../src/ReplicationEvent.ts"
+import { ApplyFailed } from "../../src/SinkError.ts"
+import { EventDecodeError } from "../../src/stream/ReplicationEvent.ts"
 import { begin, commit, eventJson, insert, int4, type MessageFixture, relation, relationOf, text } from "../events.ts"
 import { real, Replica, type Replication } from "./Replica.ts"
 

@@ -26,8 +26,8 @@ import type { PackageMissing } from "../../layers/embedded/OptionalPackage.ts"
 import * as Live from "../../layers/Live.ts"
 import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
-import type { Applied } from "../../src/Sink.ts"
-import type { SqlFailure } from "../../src/SqlFailure.ts"
+import type { Applied } from "../../src/Applied.ts"
+import type { SqlFailure } from "../../src/target/SqlFailure.ts"
 import { connect, type QueryError, type Row, type TestDatabase } from "../postgres.ts"
 
 /** Settings of the connector as its file would have them, e.g. `{ "missing-row": "halt" }`. */

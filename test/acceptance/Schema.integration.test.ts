@@ -1,7 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { SchemaRefused } from "../../src/SchemaChange.ts"
-import { ApplyFailed } from "../../src/Sink.ts"
+import { SchemaRefused } from "../../src/schema/SchemaChange.ts"
+import { ApplyFailed } from "../../src/SinkError.ts"
 import { real, Replica, type Replication } from "./Replica.ts"
 
 /** Columns and their types, in order. */

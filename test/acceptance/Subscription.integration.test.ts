@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { ApplyFailed } from "../../src/Sink.ts"
+import { ApplyFailed } from "../../src/SinkError.ts"
 import { connect } from "../postgres.ts"
 import { real, Replica } from "./Replica.ts"
 

@@ -1,9 +1,9 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { quote } from "../../src/Identifier.ts"
-import { IdentityMissing } from "../../src/Sink.ts"
-import { RowSecurityActive } from "../../src/Router.ts"
-import { SchemaRefused } from "../../src/SchemaChange.ts"
+import { quote } from "../../src/target/Identifier.ts"
+import { IdentityMissing } from "../../src/SinkError.ts"
+import { RowSecurityActive } from "../../src/schema/Router.ts"
+import { SchemaRefused } from "../../src/schema/SchemaChange.ts"
 import { real, Replica } from "./Replica.ts"
 
 const strange = [

@@ -1,7 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { quote } from "../../src/Identifier.ts"
-import { ApplyFailed } from "../../src/Sink.ts"
+import { quote } from "../../src/target/Identifier.ts"
+import { ApplyFailed } from "../../src/SinkError.ts"
 import { real, Replica } from "./Replica.ts"
 
 const literal = (value: string): string => `'${value.replaceAll("'", "''")}'`

@@ -4,8 +4,8 @@ import { SqlClient } from "effect/sql"
 import * as Live from "../../layers/Live.ts"
 import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, fromObject, parse } from "../../src/ConnectorConfig.ts"
-import { FluvioConsumer, Offset } from "../../src/FluvioConsumer.ts"
-import { Assembler } from "../../src/Transaction.ts"
+import { FluvioConsumer, Offset } from "../../src/stream/FluvioConsumer.ts"
+import { Assembler } from "../../src/stream/Assembler.ts"
 import type { ConnectorTask, CommitNote, ProcessMessage } from "./Connector.ts"
 import { appliers, now, processorSeconds } from "./Lab.ts"
 
@@ -34,7 +34,7 @@ const read = (until: number, isDecoding: boolean) =>
     const consumer = yield* FluvioConsumer
     const assembler = new Assembler({
       position: Option.none(),
-      catalogue: { relations: [], types: [] },
+      described: { relations: [], types: [] },
       appliedThrough: undefined,
       maxBytes: group.bytes,
       floatNull,

@@ -6,7 +6,7 @@ import { Effect, Schedule, Schema, type Scope } from "effect"
 import { readFile } from "node:fs/promises"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as Postgres from "../../layers/embedded/Postgres.ts"
-import { quote } from "../../src/Identifier.ts"
+import { quote } from "../../src/target/Identifier.ts"
 import { connect, type TestDatabase } from "../postgres.ts"
 
 /** A number would mean nothing: what was measured did not do what it should. */

@@ -4,7 +4,7 @@
  */
 import { Effect, Redacted } from "effect"
 import { Client } from "pg"
-import { qualified, quote } from "../../src/Identifier.ts"
+import { qualified, quote } from "../../src/target/Identifier.ts"
 import { BenchmarkFailed, now, secondsBetween } from "./Lab.ts"
 
 type Cell = string | Readonly<Record<string, string | number | boolean | ReadonlyArray<number>>>

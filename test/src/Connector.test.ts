@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { crc32c } from "@node-rs/crc32"
 import { Effect, Fiber, Option } from "effect"
 import { TestClock } from "effect/testing"
-import { FluvioUnreachable } from "../../src/FluvioConsumer.ts"
-import type { Stored } from "../../src/OffsetStore.ts"
+import { FluvioUnreachable } from "../../src/stream/FluvioConsumer.ts"
+import type { Stored } from "../../src/stream/OffsetStore.ts"
 import { begin, commit, eventJson, insert, int4, lsn, offset, relation, relationOf, text } from "../events.ts"
 import * as Pipeline from "../pipeline.ts"
 
@@ -30,7 +30,7 @@ const known = Pipeline.knowing(pet)
 /** As the original connector leaves its row. */
 const left = (at: number): Stored => ({
   position: Option.some({ offset: offset(at), checksum: undefined, commitLsn: undefined, commitTime: undefined }),
-  catalogue: { relations: [], types: [] },
+  described: { relations: [], types: [] },
   isLegacy: true
 })
 
@@ -82,7 +82,7 @@ describe("Connector", () => {
         replays: 0
       })
       assert.deepStrictEqual(yield* pipeline.position, position)
-      assert.deepStrictEqual((yield* pipeline.stored).catalogue.relations, [{ relation: pet, offset: offset(1) }])
+      assert.deepStrictEqual((yield* pipeline.stored).described.relations, [{ relation: pet, offset: offset(1) }])
       assert.deepStrictEqual(pipeline.logged, ["Info: Starting at the beginning of mock-0, which ends at offset 8"])
     })
   )
@@ -531,8 +531,8 @@ describe("Connector's take-over", () => {
         [insertOf(5), "COMMIT"]
       ])
       assert.deepInclude(pipeline.applied[0].position, { offset: offset(6), commitLsn: lsn(1), commitTime: time })
-      const { catalogue, isLegacy } = yield* pipeline.stored
-      assert.deepStrictEqual(catalogue.relations, [{ relation: pet, offset: offset(1) }])
+      const { described, isLegacy } = yield* pipeline.stored
+      assert.deepStrictEqual(described.relations, [{ relation: pet, offset: offset(1) }])
       assert.isFalse(isLegacy)
       assert.strictEqual(
         pipeline.logged[1],
@@ -551,7 +551,7 @@ describe("Connector's take-over", () => {
       })
       yield* pipeline.append(transaction(2, 2), begin(3), relation(full), commit(3), transaction(4, 4))
       yield* pipeline.until(() => pipeline.applied.length === 3)
-      assert.deepStrictEqual((yield* pipeline.stored).catalogue.relations, [{ relation: full, offset: offset(8) }])
+      assert.deepStrictEqual((yield* pipeline.stored).described.relations, [{ relation: full, offset: offset(8) }])
     })
   )
 

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Layer } from "effect"
-import { FluvioConsumer } from "../../src/FluvioConsumer.ts"
+import { FluvioConsumer } from "../../src/stream/FluvioConsumer.ts"
 import { make, render } from "../../src/Progress.ts"
-import type { Applied } from "../../src/Sink.ts"
+import type { Applied } from "../../src/Applied.ts"
 import { offset } from "../events.ts"
 
 describe("render", () => {

@@ -59,7 +59,7 @@ const asOrdinaryRole = Effect.fnUntraced(function* (database: TestDatabase) {
 })
 
 layer(TestPostgres.layer(), { excludeTestServices: true })("Sink on PostgreSQL", (it) => {
-  it.effect("rolls rows, schema change, position and catalogue back together", () =>
+  it.effect("rolls rows, schema change, position and what was described back together", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       const price = { name: "price", isKey: false, typeId: 1700, typeModifier: -1 }

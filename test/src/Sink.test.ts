@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as Mock from "../../layers/Mock.ts"
-import { FluvioRecord } from "../../src/FluvioConsumer.ts"
+import { FluvioRecord } from "../../src/stream/FluvioConsumer.ts"
 import * as Sink from "../../src/Sink.ts"
-import type { Piece } from "../../src/Transaction.ts"
+import type { Piece } from "../../src/stream/Change.ts"
 import {
   begin,
   commit,
@@ -485,7 +485,7 @@ describe("Sink's large transactions", () => {
         log: Pipeline.log(begin(1), type(20_001, "mood"), wide(1, 2), relation(full), wide(3, 4, 5), commit(1))
       })
       yield* pipeline.until(() => pipeline.applied.length === 1)
-      assert.deepStrictEqual((yield* pipeline.stored).catalogue, {
+      assert.deepStrictEqual((yield* pipeline.stored).described, {
         relations: [{ relation: full, offset: offset(4) }],
         types: [{ id: 20_001, name: "mood", offset: offset(1) }]
       })
@@ -658,8 +658,8 @@ describe("Sink's schema changes", () => {
         ]
       ])
       assert.deepInclude(pipeline.applied[0], { changes: 3, schemaChanges: 1 })
-      const { catalogue } = yield* pipeline.stored
-      assert.deepStrictEqual(catalogue.relations, [{ relation: newer, offset: offset(4) }])
+      const { described } = yield* pipeline.stored
+      assert.deepStrictEqual(described.relations, [{ relation: newer, offset: offset(4) }])
       assert.include(pipeline.logged, `Info: Changing the schema at offset 4: ${addColumn}`)
     })
   )
@@ -689,8 +689,8 @@ describe("Sink's schema changes", () => {
       })
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions()[0].slice(0, 4), ["catalog", "types", createTable, "catalog"])
-      const { catalogue } = yield* pipeline.stored
-      assert.deepStrictEqual(catalogue.types, [{ id: 20_001, name: "mood", offset: offset(1) }])
+      const { described } = yield* pipeline.stored
+      assert.deepStrictEqual(described.types, [{ id: 20_001, name: "mood", offset: offset(1) }])
     })
   )
 
@@ -704,7 +704,7 @@ describe("Sink's schema changes", () => {
       const error = yield* pipeline.stopped({ _tag: "SchemaRefused", offset: offset(2), commitLsn: lsn(1) })
       assert.include(error.remedy, `${addColumn};`)
       assert.deepStrictEqual(pipeline.transactions().at(-1)?.at(-1), "ROLLBACK")
-      assert.deepStrictEqual((yield* pipeline.stored).catalogue, known.catalogue)
+      assert.deepStrictEqual((yield* pipeline.stored).described, known.described)
     })
   )
 
@@ -718,9 +718,9 @@ describe("Sink's schema changes", () => {
       })
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions(), [["catalog", `${insertSet} -- {"2"} | {"n2"}`, "COMMIT"]])
-      const { catalogue } = yield* pipeline.stored
+      const { described } = yield* pipeline.stored
       assert.deepStrictEqual(
-        catalogue.relations.map(({ relation }) => relation.name),
+        described.relations.map(({ relation }) => relation.name),
         ["pets", "log"]
       )
     })

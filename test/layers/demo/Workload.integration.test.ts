@@ -2,8 +2,8 @@ import { assert, layer } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import * as Workload from "../../../layers/demo/Workload.ts"
 import * as Inbound from "../../../layers/embedded/Inbound.ts"
-import { FluvioRecord, Offset } from "../../../src/FluvioConsumer.ts"
-import { decode, type ReplicationEvent } from "../../../src/ReplicationEvent.ts"
+import { FluvioRecord, Offset } from "../../../src/stream/FluvioConsumer.ts"
+import { decode, type ReplicationEvent } from "../../../src/stream/ReplicationEvent.ts"
 import { TestPostgres } from "../../postgres.ts"
 
 const rounds = 2

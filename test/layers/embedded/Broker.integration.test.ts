@@ -22,7 +22,7 @@ import {
   UpdateOffsets
 } from "../../../layers/fluvio/Protocol.ts"
 import { type Codec, decodeRecords, encodeBatch, findBatches } from "../../../layers/fluvio/RecordBatch.ts"
-import { FluvioUnreachable, TopicNotFound } from "../../../src/FluvioConsumer.ts"
+import { FluvioUnreachable, TopicNotFound } from "../../../src/stream/FluvioConsumer.ts"
 import { administerNatively, consumeNatively, type NativeRecord, produceNatively } from "./nativeClient.ts"
 
 const place: Place = { topic: "t", partition: 0 }

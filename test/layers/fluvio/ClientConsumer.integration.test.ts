@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import * as Broker from "../../../layers/embedded/Broker.ts"
 import { make } from "../../../layers/fluvio/ClientConsumer.ts"
-import { DriverLimit, FluvioUnreachable, Offset } from "../../../src/FluvioConsumer.ts"
+import { DriverLimit, FluvioUnreachable, Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { conformance, fate, take, until } from "./conformance.ts"
 import { batch, controller } from "./ScriptedCluster.ts"
 

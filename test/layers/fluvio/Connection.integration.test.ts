@@ -7,8 +7,8 @@ import { generate } from "selfsigned"
 import type { Tls } from "../../../layers/fluvio/Profile.ts"
 import { FetchOffsets, noError, StreamFetch } from "../../../layers/fluvio/Protocol.ts"
 import { make } from "../../../layers/fluvio/WireConsumer.ts"
-import * as Errors from "../../../src/FluvioConsumer.ts"
-import { Offset } from "../../../src/FluvioConsumer.ts"
+import * as Errors from "../../../src/stream/FluvioConsumer.ts"
+import { Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { batch, controller, fetched, frameOf, offsets, reply, storage } from "./ScriptedCluster.ts"
 
 const alternatives = (...names: ReadonlyArray<string>) => ({

@@ -11,7 +11,7 @@ import {
   LeaderMoved,
   Offset,
   TopicNotFound
-} from "../../../src/FluvioConsumer.ts"
+} from "../../../src/stream/FluvioConsumer.ts"
 import { consumeNatively } from "../embedded/nativeClient.ts"
 
 const place = { topic: "t", partition: 0 }

@@ -4,8 +4,8 @@ import { Deferred, Effect, Fiber, Stream } from "effect"
 import * as Broker from "../../../layers/embedded/Broker.ts"
 import { FetchOffsets, errorOf, StreamFetch } from "../../../layers/fluvio/Protocol.ts"
 import { make, type WireConsumerOptions } from "../../../layers/fluvio/WireConsumer.ts"
-import * as Errors from "../../../src/FluvioConsumer.ts"
-import { Offset, type Records } from "../../../src/FluvioConsumer.ts"
+import * as Errors from "../../../src/stream/FluvioConsumer.ts"
+import { Offset, type Records } from "../../../src/stream/FluvioConsumer.ts"
 import {
   acknowledged,
   batch,

@@ -15,7 +15,7 @@ import {
   OffsetEvicted,
   type Records,
   TopicNotFound
-} from "../../../src/FluvioConsumer.ts"
+} from "../../../src/stream/FluvioConsumer.ts"
 
 export interface Place {
   readonly endpoint: string

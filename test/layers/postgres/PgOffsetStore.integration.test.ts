@@ -4,8 +4,8 @@ import { Context, Effect, Layer, Option, Redacted, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as PgOffsetStore from "../../../layers/postgres/PgOffsetStore.ts"
 import { ConnectorConfig, fromObject } from "../../../src/ConnectorConfig.ts"
-import { Offset } from "../../../src/FluvioConsumer.ts"
-import { OffsetStore, PositionConflict } from "../../../src/OffsetStore.ts"
+import { Offset } from "../../../src/stream/FluvioConsumer.ts"
+import { OffsetStore, PositionConflict } from "../../../src/stream/OffsetStore.ts"
 import { offsetStoreChecks, position, type StoreFixture } from "../../offsetStore.ts"
 import { type TestDatabase, TestPostgres } from "../../postgres.ts"
 
@@ -102,7 +102,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       yield* database.query(original(0))
       const fixture = yield* fixtureOn(database)
       const store = yield* fixture.instance("orders", 0)
-      assert.deepStrictEqual(yield* store.load, { position: Option.none(), catalogue: nothing, isLegacy: false })
+      assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, isLegacy: false })
       yield* store.save(Option.none(), position(3, 1n), nothing)
       assert.deepStrictEqual(yield* database.query("SELECT id, current_offset, topic FROM fluvio.offset"), [
         { id: "1", current_offset: "3", topic: "orders" }

@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import { generate } from "selfsigned"
 import * as Target from "../../../layers/postgres/Target.ts"
 import { ConnectorConfig, fromObject } from "../../../src/ConnectorConfig.ts"
-import * as SqlFailure from "../../../src/SqlFailure.ts"
+import * as SqlFailure from "../../../src/target/SqlFailure.ts"
 import { TestPostgres } from "../../postgres.ts"
 
 interface Pair {

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { addressOf } from "../../../layers/postgres/Target.ts"
 import { type Address, TargetSocket } from "../../../layers/postgres/TargetSocket.ts"
-import * as SqlFailure from "../../../src/SqlFailure.ts"
+import * as SqlFailure from "../../../src/target/SqlFailure.ts"
 import { connect as connectTo, type TestDatabase, TestPostgres } from "../../postgres.ts"
 
 /** One session, of which it is told what answers it. */

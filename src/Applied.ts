@@ -1,0 +1,93 @@
+/** What a committed group did, and how it is counted while it is being applied. */
+import { Effect } from "effect"
+import type { Statement } from "./plan/Statement.ts"
+import { tableOf } from "./SinkError.ts"
+import type { Position } from "./stream/OffsetStore.ts"
+
+/** What one committed group did. */
+export interface Applied {
+  readonly position: Position
+  readonly transactions: number
+  /** Transactions that the source repeated and that were skipped whole. */
+  readonly duplicates: number
+  readonly changes: number
+  readonly records: number
+  readonly bytes: number
+  readonly statements: number
+  readonly schemaChanges: number
+  /** Updates and deletes whose row was missing and that were skipped. */
+  readonly missingRows: number
+  /** Inserts whose row was there already and that were skipped. */
+  readonly existingRows: number
+  /** Groups and parts that were replayed in order, because their folded plan was given up. */
+  readonly replays: number
+  /** Transactions that were set aside. */
+  readonly quarantined: number
+  /** Where the time went, in milliseconds. */
+  readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
+}
+
+/** Two commits in a row, as what they did together. */
+export const together = (first: Applied, second: Applied): Applied => ({
+  position: second.position,
+  transactions: first.transactions + second.transactions,
+  duplicates: first.duplicates + second.duplicates,
+  changes: first.changes + second.changes,
+  records: first.records + second.records,
+  bytes: first.bytes + second.bytes,
+  statements: first.statements + second.statements,
+  schemaChanges: first.schemaChanges + second.schemaChanges,
+  missingRows: first.missingRows + second.missingRows,
+  existingRows: first.existingRows + second.existingRows,
+  replays: first.replays + second.replays,
+  quarantined: first.quarantined + second.quarantined,
+  millis: {
+    plan: first.millis.plan + second.millis.plan,
+    execute: first.millis.execute + second.millis.execute,
+    commit: first.millis.commit + second.millis.commit
+  }
+})
+
+/** What an attempt did so far; thrown away with it. */
+export class Tally {
+  changes = 0
+  statements = 0
+  schemaChanges = 0
+  missingRows = 0
+  existingRows = 0
+  replays = 0
+  quarantined = 0
+  plan = 0
+  execute = 0
+
+  /** How many rows were passed over, by kind and table; private, so that it is none of the counts. */
+  readonly #conflicts = new Map<string, number>()
+
+  skip(kind: keyof typeof skipped, { route }: Statement, rows: number): void {
+    this[kind] += rows
+    this.#note(`${tableOf(route.relation)}: ${skipped[kind]}`, rows)
+  }
+
+  add(other: Tally): void {
+    for (const key of Object.keys(other) as Array<Count>) this[key] += other[key]
+    for (const [conflict, rows] of other.#conflicts) this.#note(conflict, rows)
+  }
+
+  /** Told once they are committed: what is rolled back was not skipped. */
+  get told(): Effect.Effect<void> {
+    return Effect.forEach(this.#conflicts, ([conflict, rows]) => Effect.logWarning(`${conflict}: ${rows}`), {
+      discard: true
+    })
+  }
+
+  #note(conflict: string, rows: number): void {
+    this.#conflicts.set(conflict, (this.#conflicts.get(conflict) ?? 0) + rows)
+  }
+}
+
+type Count = { readonly [K in keyof Tally]: Tally[K] extends number ? K : never }[keyof Tally]
+
+const skipped = {
+  missingRows: "updates and deletes skipped, because the target does not have their row",
+  existingRows: "inserts skipped, because the target has their row already"
+}

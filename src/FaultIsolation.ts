@@ -1,0 +1,247 @@
+/**
+ * What becomes of a group: applied together, in smaller groups, in the source's order, or set aside.
+ *
+ * A group whose folded plan is given up is halved until the rest is small enough to be replayed change by change, and a
+ * group that fails is halved until the transaction at fault is alone. So one odd transaction costs the others little.
+ */
+import { Effect, Predicate } from "effect"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
+import type { FluvioError } from "./stream/FluvioConsumer.ts"
+import type { Group } from "./stream/Group.ts"
+import { qualified } from "./target/Identifier.ts"
+import { formatLsn } from "./stream/OffsetStore.ts"
+import * as Quarantine from "./Quarantine.ts"
+import { type Applied, together } from "./Applied.ts"
+import * as Sink from "./Sink.ts"
+import { FoldGivenUp, isFoldsOwn, type SinkError } from "./SinkError.ts"
+import type { Change, End, Piece } from "./stream/Change.ts"
+
+export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineTooLarge
+
+export interface Apply {
+  /**
+   * Applies a group, in one target transaction or several; `plan` is what the sink has planned for it. A group that is
+   * the first part of a large transaction takes the other parts from `more`; after a {@link Sink.BrokenOff} the piece
+   * with which the source began again is still to come.
+   */
+  readonly apply: <E, R>(
+    group: Group,
+    plan: Sink.Plan | undefined,
+    more: Effect.Effect<Piece, E, R>
+  ) => Sink.Run<Applied | Sink.BrokenOff, ApplyError | E, R>
+}
+
+/** Up to so many changes are replayed in order at once, rather than in halves. */
+const mostInOrder = 200
+
+const followsMessage = "it touches rows of a transaction that is held"
+
+/** A part of a large transaction touches what is held: what was applied of it is rolled back. */
+class Follows {
+  readonly _tag = "Follows"
+}
+
+const changesOf = (group: Group): number => group.reduce((sum, piece) => sum + piece.changes.length, 0)
+
+/** Which policy speaks of the error; `undefined` for what is never one transaction's fault. */
+const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | undefined => {
+  switch (error._tag) {
+    case "ApplyFailed": {
+      const { class: failureClass } = error.failure
+      return failureClass === "data" || failureClass === "constraint" || failureClass === "schema"
+        ? failureClass
+        : undefined
+    }
+    case "RowConflict":
+      return "constraint"
+    case "IdentityMissing":
+    case "SchemaRefused":
+    case "TableMissing":
+    case "NotATable":
+      return "schema"
+    case "EventDecodeError":
+    case "FloatNull":
+    case "UnknownRelation":
+    case "WrongArity":
+      return "decode"
+    default:
+      return undefined
+  }
+}
+
+const isFinal = (error: unknown): boolean => Predicate.hasProperty(error, "isRetryable") && error.isRetryable === false
+
+export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
+  const config = yield* ConnectorConfig
+  const quarantine = yield* Quarantine.make()
+  /** Transactions set aside since the last one that was applied. */
+  let inARow = 0
+
+  const setAside = Effect.fnUntraced(function* (piece: Piece, end: End, held: Quarantine.Held) {
+    const applied = yield* sink.past(piece, end, quarantine.hold(held))
+    quarantine.held(held)
+    const lsn = end.commitLsn === undefined ? "" : ` (${formatLsn(end.commitLsn)})`
+    yield* Effect.logWarning(
+      `Set aside the transaction at offsets ${held.first} to ${end.record.offset}${lsn}: ${held.message}`
+    )
+    return applied
+  })
+
+  const policyOf = (error: SinkError): "halt" | "quarantine" => {
+    const reason = reasonOf(error)
+    return reason === undefined ? "halt" : config.onError[reason]
+  }
+
+  /** The transaction is the one at fault: the policy of the error's class decides. */
+  const judge = Effect.fnUntraced(function* (
+    error: SinkError,
+    piece: Piece,
+    end: End,
+    first: Piece["first"],
+    changes: ReadonlyArray<Change>
+  ) {
+    const reason = reasonOf(error)
+    if (reason === undefined || policyOf(error) === "halt") return yield* error
+    if (inARow === config.quarantineLimit) {
+      const { offset } = end.record
+      return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: error.message })
+    }
+    inARow += 1
+    const sqlState = error._tag === "ApplyFailed" ? error.failure.sqlState : undefined
+    return yield* setAside(piece, end, {
+      first,
+      end,
+      xid: piece.xid,
+      changes,
+      reason,
+      sqlState,
+      message: error.message
+    })
+  })
+
+  const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
+    const { changes, first, refusal, xid } = piece
+    if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
+    if (quarantine.follows(changes)) {
+      const sqlState = undefined
+      return yield* setAside(piece, end, {
+        first,
+        end,
+        xid,
+        changes,
+        reason: "follows",
+        sqlState,
+        message: followsMessage
+      })
+    }
+    return yield* sink.whole([piece], "folded", plan).pipe(
+      Effect.catchIf(isFoldsOwn, () => sink.whole([piece], "in-order")),
+      Effect.tap(() => Effect.sync(() => (inARow = changes.length === 0 ? inARow : 0))),
+      Effect.catch((error) =>
+        error instanceof FoldGivenUp || error.isRetryable
+          ? Effect.fail(error as SinkError)
+          : judge(error, piece, end, first, changes)
+      )
+    )
+  })
+
+  const applyGroup = (group: Group, plan?: Sink.Plan): Sink.Run<Applied, ApplyError> => {
+    const [piece] = group
+    if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end, plan)
+    const isClean = group.every(({ changes, refusal }) => refusal === undefined && !quarantine.follows(changes))
+    if (!isClean) return applyHalves(group)
+    return sink.whole(group, "folded", plan).pipe(
+      Effect.catchIf(
+        (error) => isFoldsOwn(error) && changesOf(group) <= mostInOrder,
+        () => sink.whole(group, "in-order")
+      ),
+      Effect.tap(() => Effect.sync(() => (inARow = changesOf(group) === 0 ? inARow : 0))),
+      Effect.catch((error) => (error.isRetryable ? Effect.fail(error as SinkError) : applyHalves(group)))
+    )
+  }
+
+  const applyHalves = Effect.fnUntraced(function* (group: Group) {
+    const middle = Math.ceil(group.length / 2)
+    const first = yield* applyGroup(group.slice(0, middle) as unknown as Group)
+    return together(first, yield* applyGroup(group.slice(middle) as unknown as Group))
+  })
+
+  const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
+    /** Whole tables, because the keys of a transaction that cannot be held in memory cannot be either. */
+    const touched = new Map<string, Change>()
+    /** What it says of shapes and types, which counts although it is set aside. */
+    const learned: Array<Change> = []
+    let last = first
+    let records = 0
+    let bytes = 0
+    let isFollowing = false
+    const note = (piece: Piece) => {
+      last = piece
+      records += piece.records
+      bytes += piece.bytes
+      isFollowing ||= quarantine.follows(piece.changes)
+      for (const change of piece.changes) {
+        if (change.type === "relation" || change.type === "type") {
+          learned.push(change)
+          continue
+        }
+        for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
+          const table = qualified(relation.namespace, relation.name)
+          touched.set(table, { type: "relation", offset: change.offset, relation, previous: undefined })
+        }
+      }
+    }
+    const changes = () => [...learned, ...touched.values()]
+    const whole = (end: End): Piece => ({ ...last, changes: learned, records, bytes, end })
+    const drain = Effect.gen(function* () {
+      while (last.end === undefined) {
+        const piece = yield* more
+        if (piece.isFirst) return new Sink.BrokenOff()
+        note(piece)
+      }
+      return last.end
+    })
+    const follow = Effect.gen(function* () {
+      const end = yield* drain
+      if (end instanceof Sink.BrokenOff) return end
+      return yield* setAside(whole(end), end, {
+        first: first.first,
+        end,
+        xid: last.xid,
+        changes: changes(),
+        reason: "follows",
+        sqlState: undefined,
+        message: followsMessage
+      })
+    })
+    note(first)
+    if (isFollowing) return yield* follow
+    const noted = Effect.flatMap(more, (piece) => {
+      if (!piece.isFirst) note(piece)
+      return isFollowing ? Effect.fail(new Follows()) : Effect.succeed(piece)
+    })
+    return yield* sink.parts(first, noted).pipe(
+      Effect.tap(() => Effect.sync(() => (inARow = 0))),
+      Effect.catch((error) => {
+        if (error instanceof Sink.BrokenOff) return Effect.succeed(error)
+        if (error instanceof Follows) return follow
+        // Only what is set aside needs its end; it may never come, or be hours away.
+        if (policyOf(error as SinkError) === "halt") return Effect.fail(error)
+        return Effect.gen(function* () {
+          const end = yield* drain
+          if (end instanceof Sink.BrokenOff) return end
+          return yield* judge(error as SinkError, whole(end), end, first.first, changes())
+        })
+      })
+    )
+  })
+
+  const apply: Apply = {
+    apply: (group, plan, more) =>
+      (group[0].end === undefined ? applyParts(group[0], more) : applyGroup(group, plan)).pipe(
+        // Rows that another instance has applied meanwhile are refused for reasons that would stop this one for good.
+        Effect.tapError((error) => (isFinal(error) ? sink.stillOurs : Effect.void))
+      )
+  }
+  return apply
+})

@@ -1,0 +1,82 @@
+/** What keeps a group from being applied. */
+import { Schema } from "effect"
+import * as Router from "./schema/Router.ts"
+import type { End } from "./stream/Change.ts"
+import { Offset } from "./stream/FluvioConsumer.ts"
+import { Lsn, type OffsetStoreError, type PositionConflict } from "./stream/OffsetStore.ts"
+import type { Relation } from "./stream/Relation.ts"
+import type { Unreadable } from "./stream/TransactionError.ts"
+import * as SqlFailure from "./target/SqlFailure.ts"
+
+const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
+
+/** The target refused a statement. Nothing of the group was applied. */
+export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed", {
+  ...place,
+  failure: SqlFailure.SqlFailure
+}) {
+  get isRetryable() {
+    return this.failure.isRetryable
+  }
+  get remedy() {
+    return this.failure.remedy
+  }
+  override get message() {
+    return `${Router.describe(this)}: ${this.failure.message}`
+  }
+}
+
+/** Source and target disagree about a row. Nothing of the group was applied. */
+export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict", {
+  ...place,
+  kind: Schema.Literals(["update_missing", "delete_missing", "several_rows"]),
+  rows: Schema.Natural
+}) {
+  readonly isRetryable = false
+  get remedy() {
+    return this.kind === "several_rows"
+      ? "the key is not unique in the target: add the unique index that the source has"
+      : "repair the row in the target, or set `missing-row: skip`"
+  }
+  override get message() {
+    return `${Router.describe(this)}: conflict ${this.kind}, ${this.rows} rows touched instead of 1`
+  }
+}
+
+/** The stream does not say which row an update or delete means. */
+export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("IdentityMissing", place) {
+  readonly isRetryable = false
+  readonly remedy =
+    "give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key"
+  override get message() {
+    return `${Router.describe(this)}: the change carries no identity that the target can look up`
+  }
+}
+
+export type SinkError =
+  Unreadable | ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
+
+/** A folded run did not do what it should: only the exact plan can tell what is wrong, if anything is. */
+export class FoldGivenUp {
+  readonly _tag = "FoldGivenUp"
+  readonly isRetryable = false
+}
+
+/**
+ * Whether the exact plan may succeed: a refused value or constraint may be the fold's own doing, and a statement that does
+ * not fit its table that of somebody who altered the table since the catalog was read.
+ */
+export const isFoldsOwn = (error: unknown): boolean =>
+  error instanceof FoldGivenUp ||
+  (error instanceof ApplyFailed && ["constraint", "data", "schema"].includes(error.failure.class))
+
+/** A constraint that is checked late fails in COMMIT, which belongs to no change: the transaction's end names the place. */
+export const refusedAt =
+  ({ commitLsn, record }: End) =>
+  <E>(error: E): E | ApplyFailed => {
+    if (!(error instanceof SqlFailure.SqlFailure) || error.class !== "constraint") return error
+    const table = error.table === undefined ? "the whole transaction" : `${error.schema}.${error.table}`
+    return new ApplyFailed({ table, offset: record.offset, commitLsn, failure: error })
+  }
+
+export const tableOf = ({ name, namespace }: Relation): string => `${namespace}.${name}`

@@ -1,0 +1,94 @@
+/** What a source transaction is made of: changes, and the pieces in which they are handed on. */
+import type { FluvioRecord, Offset } from "./FluvioConsumer.ts"
+import type { Lsn } from "./OffsetStore.ts"
+import type { Relation } from "./Relation.ts"
+import type { Unreadable } from "./TransactionError.ts"
+import type { Tuple } from "./Tuple.ts"
+
+export interface InsertChange {
+  readonly type: "insert"
+  readonly offset: Offset
+  readonly relation: Relation
+  readonly tuple: Tuple
+}
+
+export interface UpdateChange {
+  readonly type: "update"
+  readonly offset: Offset
+  readonly relation: Relation
+  readonly oldTuple: Tuple | null
+  readonly keyTuple: Tuple | null
+  readonly newTuple: Tuple
+}
+
+export interface DeleteChange {
+  readonly type: "delete"
+  readonly offset: Offset
+  readonly relation: Relation
+  readonly oldTuple: Tuple | null
+  readonly keyTuple: Tuple | null
+}
+
+export interface TruncateChange {
+  readonly type: "truncate"
+  readonly offset: Offset
+  readonly relations: ReadonlyArray<Relation>
+  readonly cascade: boolean
+  readonly restartIdentity: boolean
+}
+
+/** A relation that is new, or differs from the one that was last applied. */
+export interface RelationChange {
+  readonly type: "relation"
+  readonly offset: Offset
+  readonly relation: Relation
+  /** The relation of the same id that was applied before. */
+  readonly previous: Relation | undefined
+}
+
+/** A user-defined type became known, or changed its name. */
+export interface TypeChange {
+  readonly type: "type"
+  readonly offset: Offset
+  readonly id: number
+  readonly name: string
+}
+
+export type RowChange = InsertChange | UpdateChange | DeleteChange
+export type Change = RowChange | TruncateChange | RelationChange | TypeChange
+
+/** Where a transaction ends. */
+export interface End {
+  /** The Commit record (or the lone change, outside Begin and Commit). */
+  readonly record: FluvioRecord
+  readonly commitLsn: Lsn | undefined
+  /**
+   * Microseconds since 2000-01-01 UTC, and never less than that of a transaction before: commits that are written at
+   * the same moment may carry times that are out of order, and a repeat of them must not look like new history.
+   */
+  readonly commitTime: bigint | undefined
+}
+
+/**
+ * A source transaction, or a part of one that is too large to hold.
+ *
+ * A transaction of at most the byte limit is one piece that `isFirst` and has an `end`. A larger one is several: the
+ * first `isFirst`, only the last has an `end`. A piece that `isFirst` while the one before it had no `end` means that
+ * the source broke off and started again: what was applied of the open transaction must be rolled back.
+ */
+export interface Piece {
+  readonly isFirst: boolean
+  /** Offset of the first record it was made of. */
+  readonly first: Offset
+  readonly xid: number | undefined
+  readonly changes: ReadonlyArray<Change>
+  /** Bytes of the records it was made of: the measure of groups. */
+  readonly bytes: number
+  /** How many records it was made of. */
+  readonly records: number
+  readonly end: End | undefined
+  /** It was applied before and is repeated by the source; it has no changes and only moves the position on. */
+  readonly isDuplicate: boolean
+  /** A record of it cannot be read: it must not be applied. What could be read of it is in `changes`. */
+  readonly refusal: Unreadable | undefined
+}

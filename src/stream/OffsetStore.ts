@@ -1,0 +1,104 @@
+/** The contract of keeping the position in the target. */
+import { Context, type Effect, Option, Schema } from "effect"
+import { Offset } from "./FluvioConsumer.ts"
+import { Relation } from "./Relation.ts"
+
+/** A log sequence number of the source: 64 bits, unsigned. */
+export const Lsn = Schema.BigInt.pipe(Schema.brand("Lsn"))
+export type Lsn = typeof Lsn.Type
+
+/** PostgreSQL's notation of an LSN, `16/B374D848`. */
+export const formatLsn = (lsn: bigint): string =>
+  `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`
+
+/** What has been applied. */
+export interface Position {
+  /** Offset of the last applied record; reading resumes at the next one. */
+  readonly offset: Offset
+  /** CRC-32C of that record's value. `undefined` only in a row that the original connector left. */
+  readonly checksum: number | undefined
+  /** Commit LSN of the last applied transaction; `undefined` before the first one that had an LSN. */
+  readonly commitLsn: Lsn | undefined
+  /** Its commit time, in microseconds since 2000-01-01 UTC. */
+  readonly commitTime: bigint | undefined
+}
+
+/** A relation and the offset of the record that described it; a Type event travels with the same duty. */
+export interface StoredRelation {
+  readonly relation: Relation
+  readonly offset: Offset
+}
+
+/** A user-defined type of the source, from a Type event: its OID there and its name (the event's namespace is unreliable). */
+export interface StoredType {
+  readonly id: number
+  readonly name: string
+  readonly offset: Offset
+}
+
+/** What the stream described: what rows need to be understood, as of the position. */
+export interface Described {
+  readonly relations: ReadonlyArray<StoredRelation>
+  readonly types: ReadonlyArray<StoredType>
+}
+
+export interface Stored {
+  readonly position: Option.Option<Position>
+  readonly described: Described
+  /**
+   * The position was left by the original connector: its offset may lie inside a transaction and its relations are
+   * not stored, so the connector first scans back.
+   */
+  readonly isLegacy: boolean
+}
+
+/** The stored position is not the one this instance saved last: another instance is applying. */
+export class PositionConflict extends Schema.TaggedError<PositionConflict>()("PositionConflict", {
+  topic: Schema.String,
+  partition: Schema.Natural,
+  expected: Schema.Option(Offset)
+}) {
+  readonly isRetryable = true
+  readonly remedy = "another instance applies this topic to this database: stop one of them"
+  override get message() {
+    const expected = Option.match(this.expected, { onNone: () => "no position", onSome: (o) => `offset ${o}` })
+    return `the position of ${this.topic}-${this.partition} was changed by another instance (expected ${expected})`
+  }
+}
+
+/** The target refused or lost a statement on the position tables. */
+export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>()("OffsetStoreError", {
+  operation: Schema.String,
+  /** PostgreSQL's SQLSTATE, when the server gave one. */
+  sqlState: Schema.UndefinedOr(Schema.String),
+  reason: Schema.String,
+  isRetryable: Schema.Boolean,
+  remedy: Schema.String
+}) {
+  override get message() {
+    return `${this.operation} failed${this.sqlState === undefined ? "" : ` (SQLSTATE ${this.sqlState})`}: ${this.reason}`
+  }
+}
+
+/**
+ * Keeps the position and what was described, of one topic and partition.
+ *
+ * Both methods run in the ambient transaction when there is one, so that rows and position commit together. The
+ * store must share its `SqlClient` instance with the sink: a second instance silently would not share the transaction.
+ */
+export class OffsetStore extends Context.Service<
+  OffsetStore,
+  {
+    /** Creates or migrates the tables when needed, then reads what is stored. */
+    readonly load: Effect.Effect<Stored, OffsetStoreError>
+    /**
+     * Replaces `previous` by `next` and adds what was described anew. Fails with {@link PositionConflict}, and
+     * thereby rolls the ambient transaction back, when the stored position is not `previous`.
+     */
+    save(
+      previous: Option.Option<Position>,
+      next: Position,
+      changed: Described
+    ): Effect.Effect<void, PositionConflict | OffsetStoreError>
+  }
+>()("fluvio-postgres-sink/OffsetStore") {}

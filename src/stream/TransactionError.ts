@@ -1,0 +1,127 @@
+/** What keeps records from becoming whole source transactions. */
+import { Schema } from "effect"
+import { EventDecodeError, FloatNull } from "./ReplicationEvent.ts"
+
+/** What is known of the place where a transaction could not be put together. */
+const facts = {
+  offset: Schema.Natural,
+  /** In PostgreSQL's notation; `undefined` outside Begin and Commit. */
+  commitLsn: Schema.UndefinedOr(Schema.String)
+}
+
+const describe = (at: { readonly offset: number; readonly commitLsn: string | undefined }): string =>
+  `offset ${at.offset}${at.commitLsn === undefined ? "" : ` (transaction ${at.commitLsn})`}`
+
+/** A change of a relation that neither the stream nor what is stored has described. */
+export class UnknownRelation extends Schema.TaggedError<UnknownRelation>()("UnknownRelation", {
+  ...facts,
+  relId: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the record that describes the relation lies before the first one read: start from an earlier offset, or restart the inbound connector, which then describes its tables again, and start behind that"
+  override get message() {
+    return `the change at ${describe(this)} is of relation ${this.relId}, which has not been described`
+  }
+}
+
+/** A row has more or fewer cells than its relation has columns. */
+export class WrongArity extends Schema.TaggedError<WrongArity>()("WrongArity", {
+  ...facts,
+  table: Schema.String,
+  columns: Schema.Natural,
+  cells: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the topic lacks the record that describes the table's new shape: check that nothing filters it and that one inbound connector alone writes to it"
+  override get message() {
+    return `the change at ${describe(this)} has ${this.cells} cells for the ${this.columns} columns of ${this.table}`
+  }
+}
+
+/** A Commit while no transaction is open. */
+export class CommitWithoutBegin extends Schema.TaggedError<CommitWithoutBegin>()("CommitWithoutBegin", {
+  offset: Schema.Natural,
+  commitLsn: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the beginning of this transaction is missing from the topic: check that nothing filters it, and that reading starts between two transactions"
+  override get message() {
+    return `the Commit at ${describe(this)} has no Begin`
+  }
+}
+
+/** A Commit that belongs to another transaction than the open one. */
+export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("CommitMismatch", {
+  offset: Schema.Natural,
+  /** Of the open transaction, as its Begin announced it. */
+  commitLsn: Schema.String,
+  received: Schema.String
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "records of two sources, or of two connectors, are mixed in this topic: let one inbound connector alone write to it"
+  override get message() {
+    return `the Commit at ${describe(this)} is of transaction ${this.received}`
+  }
+}
+
+/** A producer appended a batch twice: changes of one transaction go back in the source's log, or come behind its Commit. */
+export class RecordsRepeated extends Schema.TaggedError<RecordsRepeated>()("RecordsRepeated", facts) {
+  readonly isRetryable = false
+  readonly remedy =
+    "the topic holds records twice, and rows that are alike cannot be told from them: copy the tables from the source again and set the position behind the copy"
+  override get message() {
+    return `the change at ${describe(this)} lies before one that was read already: a producer has appended it twice`
+  }
+}
+
+/** The source's history starts again below what was applied: it was restored, failed over, or its slot was re-created. */
+export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRewound", {
+  /** Of the Begin. */
+  offset: Schema.Natural,
+  commitLsn: Schema.String,
+  applied: Schema.String
+}) {
+  readonly isRetryable = false
+  get remedy() {
+    return `make sure that the target matches the source's new history, then set \`accept-epoch: ${this.offset}\` to go on from there`
+  }
+  override get message() {
+    return `the transaction at ${describe(this)} is newer than the one applied last, ${this.applied}, but lies before it: the source was rewound`
+  }
+}
+
+/** A take-over inside a transaction whose Begin is not among the records read. */
+export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissing", {
+  offset: Schema.Natural
+}) {
+  readonly isRetryable = false
+  readonly remedy =
+    "its rest cannot be applied as one: copy the tables from the source again and set the position behind the copy"
+  override get message() {
+    return `the original connector stopped before offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
+  }
+}
+
+export type TransactionError =
+  | EventDecodeError
+  | FloatNull
+  | UnknownRelation
+  | WrongArity
+  | CommitWithoutBegin
+  | CommitMismatch
+  | RecordsRepeated
+  | SourceRewound
+  | BeginMissing
+
+/** What keeps a record from being read, wherever it stands; the rest are findings about the stream as a whole. */
+export type Unreadable = EventDecodeError | FloatNull | UnknownRelation | WrongArity
+
+export const isUnreadable = (error: unknown): error is Unreadable =>
+  error instanceof EventDecodeError ||
+  error instanceof FloatNull ||
+  error instanceof UnknownRelation ||
+  error instanceof WrongArity

@@ -1,0 +1,277 @@
+import { PgClient } from "@effect/sql-pg"
+import { assert, layer } from "@effect/vitest"
+import { Effect } from "effect"
+import { SqlClient } from "effect/sql"
+import { Offset } from "../../../src/stream/FluvioConsumer.ts"
+import { qualified, quote } from "../../../src/target/Identifier.ts"
+import * as Mapping from "../../../src/target/Mapping.ts"
+import type { Relation, RelationColumn } from "../../../src/stream/Relation.ts"
+import * as Router from "../../../src/schema/Router.ts"
+import { type PlanContext, plan, SchemaRefused } from "../../../src/schema/SchemaChange.ts"
+import { resolve } from "../../../src/schema/SourceType.ts"
+import { type TestDatabase, TestPostgres } from "../../postgres.ts"
+
+const client = (database: TestDatabase) =>
+  PgClient.layer({ url: database.url, maxConnections: 1, startupParameters: { search_path: "" } })
+
+/** A table as the stream would describe it; its types' names are given by Type events. */
+const describeTable = (database: TestDatabase, name: string) =>
+  Effect.map(
+    database.query(`
+      SELECT attname, atttypid, atttypmod, typname, coalesce(attnum = ANY (conkey), false) AS is_key,
+        format_type(atttypid, atttypmod) AS text
+      FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+      LEFT JOIN pg_constraint ON conrelid = attrelid AND contype = 'p'
+      WHERE attrelid = $$${name}$$::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`),
+    (rows) => ({
+      columns: rows.map((row): RelationColumn => ({
+        name: String(row["attname"]),
+        typeId: Number(row["atttypid"]),
+        typeModifier: Number(row["atttypmod"]),
+        isKey: row["is_key"] === "t"
+      })),
+      names: new Map(rows.map((row) => [Number(row["atttypid"]), String(row["typname"])])),
+      texts: rows.map((row) => row["text"])
+    })
+  )
+
+const relation = (columns: ReadonlyArray<RelationColumn>, options: Partial<Relation> = {}): Relation => ({
+  id: 1,
+  namespace: "public",
+  name: "copy",
+  replicaIdentity: "Default",
+  columns,
+  ...options
+})
+
+/** Plans a change against the target, runs what is planned, and gives it back. */
+const follow = (
+  database: TestDatabase,
+  before: Relation | undefined,
+  after: Relation,
+  given: Partial<PlanContext> = {}
+) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const mapping = Mapping.make({ include: undefined, exclude: [], columns: {}, map: {} })
+    const statements = yield* plan(
+      { type: "relation", offset: Offset.make(9), relation: after, previous: before },
+      {
+        config: { schemaChanges: "full", types: {} },
+        mapping,
+        tables: Router.make(mapping).tables,
+        types: new Map(),
+        commitLsn: undefined,
+        ...given
+      }
+    )
+    for (const statement of statements) yield* sql.unsafe(statement.text)
+    return statements.map((statement) => statement.kind)
+  }).pipe(Effect.provide(client(database)))
+
+const resolveIn = (
+  database: TestDatabase,
+  columns: Parameters<typeof resolve>[0],
+  options: Partial<Parameters<typeof resolve>[1]>
+) =>
+  Effect.map(resolve(columns, { names: new Map(), settings: {}, schema: "public", ...options }), ({ typeOf }) =>
+    columns.map(typeOf)
+  ).pipe(Effect.provide(client(database)))
+
+layer(TestPostgres.layer())("SchemaChange", (it) => {
+  it.effect("creates every built-in type as the source has it, modifiers included", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const [all] = yield* database.query(`
+        SELECT string_agg(format('%I %s', 'column ' || oid, format_type(oid, -1)), ', ') AS columns
+        FROM pg_type AS type
+        WHERE oid < 10000 AND typtype <> 'p' AND typrelid = 0 AND NOT EXISTS (
+          SELECT FROM pg_type AS element WHERE element.oid = type.typelem AND element.typtype IN ('c', 'p'))`)
+      yield* database.query(`
+        CREATE TABLE source (${all["columns"]},
+          vc varchar(1), vcm varchar(10485760), c char(3), c1 char, b bit(3), b1 bit, vb varbit(7), "n" numeric(5),
+          n1 numeric(1000,1000), n2 numeric(3,-1000), n3 numeric(5,2), t0 time(0), t6 time(6), tz1 timetz(1),
+          ts0 timestamp(0), ts6 timestamp(6), tsz3 timestamptz(3), i0 interval(0), iy interval year,
+          im interval year to month, ids interval day to second(2), is3 interval second(3), ih interval hour to minute,
+          vca varchar(5)[], na numeric(6,-2)[][], tsa timestamptz(2)[], ia interval minute to second(1)[], ba bit(2)[],
+          ca char(2)[], PRIMARY KEY (vc, n3))`)
+      const source = yield* describeTable(database, "source")
+      assert.isAbove(source.columns.length, 150)
+      assert.deepStrictEqual(yield* follow(database, undefined, relation(source.columns)), ["createTable"])
+      const copy = yield* describeTable(database, "copy")
+      assert.deepStrictEqual(copy.texts, source.texts)
+      assert.deepStrictEqual(copy.columns, source.columns)
+      assert.deepStrictEqual(yield* follow(database, undefined, relation(source.columns)), [])
+    })
+  )
+
+  it.effect("finds user-defined types by their names, in the table's schema first", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(`
+        CREATE SCHEMA "a.b"; CREATE SCHEMA c;
+        CREATE TYPE public.mood AS ENUM ('sad'); CREATE TYPE c.mood AS ENUM ('sad'); CREATE TYPE "a.b"."My Type" AS (x int);
+        CREATE TABLE c.tabular (x int); CREATE TYPE c.only AS ENUM ('a'); CREATE TABLE "a.b"."only" ();
+        CREATE EXTENSION citext SCHEMA c; CREATE TYPE c."varchar" AS ENUM ('a')`)
+      const names = new Map([
+        [20_001, "mood"],
+        [20_002, "_mood"],
+        [20_003, "My Type"],
+        [20_004, "only"],
+        [20_005, "varchar"],
+        [20_006, "_int4"],
+        [20_007, "citext"],
+        [20_008, "tabular"],
+        [20_009, "absent"]
+      ])
+      const columns = [...names.keys(), 20_010].map((typeId) => ({ typeId, typeModifier: -1 }))
+      const found = yield* resolveIn(database, columns, { names })
+      assert.deepStrictEqual(found.slice(0, 7), [
+        "public.mood",
+        "public.mood[]",
+        `"a.b"."My Type"`,
+        `c."only"`,
+        "character varying",
+        "integer[]",
+        "c.citext"
+      ])
+      assert.deepStrictEqual(
+        found.slice(7).map((type) => (typeof type === "string" ? type : type.reason)),
+        [
+          "it has no type with the name tabular",
+          "it has no type with the name absent",
+          "the stream does not name the source's type with the OID 20010"
+        ]
+      )
+      assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 2), { names, schema: "c" }), [
+        "c.mood",
+        "c.mood[]"
+      ])
+      assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 1), { names, schema: "a.b" }), [
+        {
+          reason: "several types have the name mood",
+          remedy: "set `types.mood` to one of c.mood, public.mood"
+        }
+      ])
+    })
+  )
+
+  it.effect("prefers what the settings say, by OID or name, and keeps their modifiers", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(
+        `CREATE SCHEMA c; CREATE TYPE c.mood AS ENUM ('sad'); CREATE TYPE public.toString AS (x int)`
+      )
+      const names = new Map([
+        [20_001, "mood"],
+        [20_002, "feeling"],
+        [20_003, "wrong"],
+        [20_004, "price"],
+        [20_005, "tostring"],
+        [20_006, "constructor"]
+      ])
+      const settings = {
+        "20001": "text",
+        feeling: "mood",
+        wrong: "nowhere.mood",
+        price: "numeric(10, 2)",
+        "114": "jsonb"
+      }
+      const columns = [...names.keys(), 114].map((typeId) => ({ typeId, typeModifier: -1 }))
+      assert.deepStrictEqual(yield* resolveIn(database, columns, { names, settings }), [
+        "text",
+        "c.mood",
+        {
+          reason: "the setting `types.wrong` names nowhere.mood, which the target does not have",
+          remedy: "create the type, or correct `types.wrong`; a type outside pg_catalog needs its schema"
+        },
+        "numeric(10, 2)",
+        "public.tostring",
+        {
+          reason: "it has no type with the name constructor",
+          remedy:
+            "create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set `types.constructor` to a type of the target"
+        },
+        "jsonb"
+      ])
+      assert.deepStrictEqual(yield* resolveIn(database, [{ typeId: 9_999, typeModifier: -1 }], {}), [
+        {
+          reason: "its PostgreSQL has no built-in type with the OID 9999",
+          remedy: "set `types.9999` to a type of the target"
+        }
+      ])
+    })
+  )
+
+  it.effect("follows a table through all its changes, with its rows", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const nasty = `c.d "e" 'f' ${"ü".repeat(20)}`
+      yield* database.query(`
+        CREATE SCHEMA src; CREATE TYPE public.mood AS ENUM ('sad', 'ok');
+        CREATE TABLE src.t (id int PRIMARY KEY, a varchar(3), b numeric(4,1), m mood)`)
+      let before: Relation | undefined
+      const types = new Map<number, string>()
+      const change = Effect.fnUntraced(function* (ddl: string, options: Partial<Relation> = {}) {
+        yield* database.query(ddl)
+        const { columns, names } = yield* describeTable(database, "src.t")
+        for (const [id, name] of names) types.set(id, name)
+        const after = relation(columns, { namespace: "dst", name: "t", ...options })
+        const kinds = yield* follow(database, before, after, { types })
+        before = after
+        assert.deepStrictEqual(yield* follow(database, before, after, { types }), [])
+        const copy = yield* describeTable(database, qualified(after.namespace, after.name))
+        assert.deepStrictEqual(copy.columns, columns)
+        return kinds
+      })
+      assert.deepStrictEqual(yield* change(""), ["createSchema", "createTable"])
+      yield* database.query("INSERT INTO dst.t VALUES (1, 'abc', 12.5, 'ok')")
+      const quoted = quote(nasty)
+      assert.deepStrictEqual(yield* change(`ALTER TABLE src.t RENAME a TO ${quoted}`), ["renameColumn"])
+      assert.deepStrictEqual(yield* change("ALTER TABLE src.t ALTER id TYPE bigint"), ["alterType"])
+      assert.deepStrictEqual(yield* change("ALTER TABLE src.t ALTER b TYPE numeric(3,0), ALTER m TYPE text"), [
+        "alterType",
+        "alterType"
+      ])
+      assert.deepStrictEqual(yield* change("ALTER TABLE src.t DROP b, ADD z timestamptz(3)[], ADD y int"), [
+        "dropColumn",
+        "addColumn",
+        "addColumn"
+      ])
+      assert.deepStrictEqual(yield* change("", { name: "T.2" }), ["renameTable"])
+      assert.deepStrictEqual(yield* change("ALTER TABLE src.t DROP y", { namespace: "public", name: nasty }), [
+        "setSchema",
+        "renameTable",
+        "dropColumn"
+      ])
+      assert.deepStrictEqual(yield* database.query(`SELECT * FROM ${quoted}`), [
+        { id: "1", [nasty]: "abc", m: "ok", z: null }
+      ])
+    })
+  )
+
+  it.effect("refuses with the statements that then let it go on", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query("CREATE TABLE copy (id int PRIMARY KEY, a text); INSERT INTO copy VALUES (1, 'x')")
+      const { columns } = yield* describeTable(database, "copy")
+      const renamed = columns.map((column) => (column.name === "a" ? { ...column, name: "b" } : column))
+      const refused = yield* follow(database, relation(columns), relation(renamed)).pipe(Effect.flip)
+      assert.instanceOf(refused, SchemaRefused)
+      for (const text of refused.alternatives[0]) yield* database.query(text)
+      assert.deepStrictEqual(yield* follow(database, relation(columns), relation(renamed)), [])
+      assert.deepStrictEqual(yield* database.query("SELECT * FROM copy"), [{ id: "1", b: "x" }])
+    })
+  )
+
+  it.effect("leaves alone what is filtered out, and everything under the policy none", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const column = { name: "id", typeId: 20_001, typeModifier: -1, isKey: true }
+      const mapping = Mapping.make({ include: undefined, exclude: ["public.*"], columns: {}, map: {} })
+      assert.deepStrictEqual(yield* follow(database, undefined, relation([column]), { mapping }), [])
+      const config = { schemaChanges: "none", types: {} } as const
+      assert.deepStrictEqual(yield* follow(database, undefined, relation([column]), { config }), [])
+    })
+  )
+})

@@ -1,0 +1,732 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Array, Option } from "effect"
+import * as fc from "fast-check"
+import type { FluvioRecord } from "../../../src/stream/FluvioConsumer.ts"
+import type { Described, Position, StoredRelation } from "../../../src/stream/OffsetStore.ts"
+import { EventDecodeError, FloatNull } from "../../../src/stream/ReplicationEvent.ts"
+import { Assembler, type AssemblerOptions } from "../../../src/stream/Assembler.ts"
+import {
+  BeginMissing,
+  CommitMismatch,
+  CommitWithoutBegin,
+  RecordsRepeated,
+  SourceRewound,
+  UnknownRelation,
+  WrongArity
+} from "../../../src/stream/TransactionError.ts"
+import { type Change, type Piece } from "../../../src/stream/Change.ts"
+import * as Events from "../../events.ts"
+
+const pets = Events.relationOf()
+const grown = Events.relationOf({
+  columns: [...pets.columns, { name: "born", isKey: false, typeId: 1082, typeModifier: -1 }]
+})
+const row = (id: number) => [Events.int4(id), Events.text(`pet ${id}`)]
+const cells = (id: number) => [`${id}`, `pet ${id}`]
+const grownRow = (id: number) => [...row(id), Events.sqlNull]
+
+const nothingDescribed: Described = { relations: [], types: [] }
+const knowsPets: Described = { relations: [{ relation: pets, offset: Events.offset(0) }], types: [] }
+
+const defaults: AssemblerOptions = {
+  position: Option.none(),
+  described: knowsPets,
+  appliedThrough: undefined,
+  maxBytes: 1_000_000,
+  floatNull: "halt",
+  onUnreadable: "halt",
+  acceptEpoch: undefined
+}
+
+const positionAt = (offset: number, lsn: bigint | number, time: bigint | undefined): Option.Option<Position> =>
+  Option.some({ offset: Events.offset(offset), checksum: 1, commitLsn: Events.lsn(lsn), commitTime: time })
+
+const push = (assembler: Assembler, records: ReadonlyArray<FluvioRecord>): ReadonlyArray<Piece> =>
+  Array.isReadonlyArrayNonEmpty(records) ? assembler.push(records) : []
+
+const assemble = (messages: ReadonlyArray<Events.MessageFixture>, options: Partial<AssemblerOptions> = {}, from = 0) =>
+  push(new Assembler({ ...defaults, ...options }), Events.records(from, messages))
+
+const thrownBy = (body: () => unknown): unknown => {
+  try {
+    body()
+  } catch (error) {
+    return error
+  }
+  return assert.fail("nothing was thrown")
+}
+
+const changesOf = (pieces: ReadonlyArray<Piece>) => pieces.flatMap((piece) => piece.changes)
+const typesOf = (pieces: ReadonlyArray<Piece>) => changesOf(pieces).map((change) => change.type)
+const insertedIds = (pieces: ReadonlyArray<Piece>) =>
+  changesOf(pieces).flatMap((change) => (change.type === "insert" ? [change.tuple.cell(0)] : []))
+
+interface Applied {
+  readonly commitLsn: bigint | undefined
+  readonly changes: ReadonlyArray<Change>
+}
+
+/** What a target holds that applies whole transactions, and goes back to its position when the connector ends. */
+class Target {
+  readonly applied: Array<Applied> = []
+  position: Option.Option<Position> = Option.none()
+  readonly relations = new Map<number, StoredRelation>()
+  private open: Array<Change> = []
+
+  apply(piece: Piece): void {
+    if (piece.isFirst) this.open = []
+    this.open.push(...piece.changes)
+    if (piece.end === undefined) return
+    const { commitLsn, commitTime, record } = piece.end
+    this.position = Option.some({ offset: record.offset, checksum: undefined, commitLsn, commitTime })
+    if (piece.isDuplicate) return
+    this.applied.push({ commitLsn, changes: this.open })
+    for (const change of this.open) if (change.type === "relation") this.relations.set(change.relation.id, change)
+  }
+
+  next(): number {
+    this.open = []
+    return Option.match(this.position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 })
+  }
+}
+
+/** Each transaction once, in order, a changed shape before the first row that has it. */
+const expected = (history: ReadonlyArray<Events.SourceTransaction>) => {
+  const shapes = new Map<number, number>()
+  return history.map(({ changes, finalLsn }) => ({
+    commitLsn: finalLsn,
+    changes: changes.flatMap(({ message, relation }) => {
+      const previous = shapes.get(relation.id)
+      shapes.set(relation.id, relation.columns.length)
+      const { event } = message
+      const change =
+        event.type === "truncate"
+          ? { ...event, offset: undefined, relIds: undefined, relations: [relation] }
+          : { ...event, offset: undefined, relId: undefined, relation }
+      return previous === relation.columns.length
+        ? [change]
+        : [{ type: "relation", offset: undefined, relation, previous }, change]
+    })
+  }))
+}
+const comparable = (applied: ReadonlyArray<Applied>) =>
+  applied.map(({ changes, commitLsn }) => ({
+    commitLsn,
+    changes: changes.map((change) =>
+      change.type === "relation"
+        ? { ...change, offset: undefined, previous: change.previous?.columns.length }
+        : change.type === "truncate"
+          ? { ...change, offset: undefined, relIds: undefined }
+          : { ...change, offset: undefined, relId: undefined }
+    )
+  }))
+
+const maxBytes = fc.constantFrom(1, 300, 600, 1_000_000)
+
+/** Pushes in chunks of any size; `crash` decides after which the connector starts again from the position. */
+const run = (
+  records: ReadonlyArray<FluvioRecord>,
+  limit: number,
+  choose: (n: number) => number,
+  crash: () => boolean
+): Target => {
+  const target = new Target()
+  const resume = () =>
+    new Assembler({
+      ...defaults,
+      position: target.position,
+      described: { relations: [...target.relations.values()], types: [] },
+      maxBytes: limit
+    })
+  let assembler = resume()
+  for (let at = 0; at < records.length;) {
+    const chunk = records.slice(at, at + 1 + choose(6))
+    at += chunk.length
+    for (const piece of push(assembler, chunk)) target.apply(piece)
+    if (crash()) {
+      at = target.next()
+      assembler = resume()
+    }
+  }
+  return target
+}
+
+describe("Assembler", () => {
+  it("makes one piece of a transaction", () => {
+    const records = Events.records(40, [
+      Events.begin(100, { timestamp: 7n, xid: 5 }),
+      Events.relation(pets),
+      Events.insert(pets.id, row(1)),
+      Events.update(pets.id, [Events.int4(1), Events.unchangedToast], { key: [Events.int4(2), Events.sqlNull] }),
+      Events.remove(pets.id, { old: row(1) }),
+      Events.truncate([pets.id], { cascade: true }),
+      Events.commit(100, { timestamp: 7n })
+    ])
+    const pieces = push(new Assembler({ ...defaults, described: nothingDescribed }), records)
+    assert.deepStrictEqual(Events.plain(pieces), [
+      {
+        isFirst: true,
+        first: Events.offset(40),
+        xid: 5,
+        changes: [
+          { type: "relation", offset: Events.offset(41), relation: pets, previous: undefined },
+          { type: "insert", offset: Events.offset(42), relation: pets, tuple: cells(1) },
+          {
+            type: "update",
+            offset: Events.offset(43),
+            relation: pets,
+            oldTuple: null,
+            keyTuple: ["2", null],
+            newTuple: ["1", undefined]
+          },
+          { type: "delete", offset: Events.offset(44), relation: pets, oldTuple: cells(1), keyTuple: null },
+          { type: "truncate", offset: Events.offset(45), relations: [pets], cascade: true, restartIdentity: false }
+        ],
+        bytes: records.reduce((sum, record) => sum + record.value.length, 0),
+        records: 7,
+        end: { record: records[6]!, commitLsn: Events.lsn(100), commitTime: 7n },
+        isDuplicate: false,
+        refusal: undefined
+      }
+    ])
+  })
+
+  it("makes a piece of each transaction, of an empty one too", () => {
+    const pieces = assemble([
+      Events.begin(100),
+      Events.insert(pets.id, row(1)),
+      Events.commit(100),
+      Events.begin(200),
+      Events.commit(200),
+      Events.begin(300)
+    ])
+    assert.deepStrictEqual(
+      pieces.map((piece) => [piece.changes.length, piece.records, piece.end?.commitLsn]),
+      [
+        [1, 3, Events.lsn(100)],
+        [0, 2, Events.lsn(200)]
+      ]
+    )
+  })
+
+  it("never takes rows for duplicates because they are equal or share an LSN", () => {
+    const pieces = assemble([
+      Events.begin(100),
+      Events.insert(pets.id, row(1)),
+      Events.insert(pets.id, row(1)),
+      Events.commit(100)
+    ])
+    assert.deepStrictEqual(insertedIds(pieces), ["1", "1"])
+  })
+
+  it("tolerates an origin, inside a transaction and outside", () => {
+    const pieces = assemble([Events.begin(100), Events.origin(90, "up"), Events.commit(100), Events.origin(1, "up")])
+    assert.deepStrictEqual(
+      pieces.map((piece) => [piece.changes.length, piece.records, piece.end?.record.offset]),
+      [
+        [0, 3, Events.offset(2)],
+        [0, 1, Events.offset(3)]
+      ]
+    )
+  })
+
+  it("makes a transaction without an LSN of each change outside Begin and Commit", () => {
+    const pieces = assemble(
+      [Events.relation(pets), Events.insert(pets.id, row(1)), Events.insert(pets.id, row(2))],
+      { described: nothingDescribed, position: positionAt(9, 500, 9n) },
+      10
+    )
+    assert.deepStrictEqual(typesOf(pieces), ["relation", "insert", "insert"])
+    for (const piece of pieces) {
+      assert.isTrue(piece.isFirst)
+      assert.strictEqual(piece.xid, undefined)
+      assert.strictEqual(piece.end?.commitLsn, undefined)
+      assert.strictEqual(piece.end?.commitTime, undefined)
+    }
+  })
+
+  it("counts a shape described outside Begin and Commit from there on", () => {
+    const pieces = assemble([Events.relation(grown), Events.relation(grown), Events.insert(pets.id, grownRow(1))])
+    assert.deepStrictEqual(typesOf(pieces), ["relation", "insert"])
+  })
+
+  describe("when the source broke off", () => {
+    it("drops the open transaction and takes the repeat", () => {
+      const pieces = assemble([
+        Events.begin(100),
+        Events.insert(pets.id, row(1)),
+        Events.begin(100),
+        Events.insert(pets.id, row(1)),
+        Events.insert(pets.id, row(2)),
+        Events.commit(100)
+      ])
+      assert.strictEqual(pieces.length, 1)
+      assert.deepStrictEqual(insertedIds(pieces), ["1", "2"])
+      assert.isTrue(pieces[0]!.isFirst)
+      assert.strictEqual(pieces[0]!.records, 4)
+    })
+
+    it("starts anew with a first piece when parts were given away already", () => {
+      const rows = [1, 2, 3].map((id) => Events.insert(pets.id, row(id)))
+      const pieces = assemble([Events.begin(100), ...rows, Events.begin(100), ...rows, Events.commit(100)], {
+        maxBytes: 1
+      })
+      assert.deepStrictEqual(
+        pieces.map((piece) => [piece.isFirst, piece.changes.length, piece.end !== undefined]),
+        [
+          [true, 1, false],
+          [false, 1, false],
+          [true, 1, false],
+          [false, 1, false],
+          [false, 1, true]
+        ]
+      )
+    })
+
+    it("forgets the shapes that it only described there", () => {
+      const pieces = assemble([
+        Events.begin(100),
+        Events.relation(grown),
+        Events.begin(100),
+        Events.relation(grown),
+        Events.insert(pets.id, grownRow(1)),
+        Events.commit(100)
+      ])
+      assert.deepStrictEqual(changesOf(pieces).slice(0, 1), [
+        { type: "relation", offset: Events.offset(3), relation: grown, previous: pets }
+      ])
+    })
+
+    it("announces such a shape before the first row that has it", () => {
+      const pieces = assemble([
+        Events.begin(100),
+        Events.relation(grown),
+        Events.begin(100),
+        Events.insert(pets.id, grownRow(1)),
+        Events.commit(100)
+      ])
+      assert.deepStrictEqual(changesOf(pieces)[0], {
+        type: "relation",
+        offset: Events.offset(3),
+        relation: grown,
+        previous: pets
+      })
+    })
+  })
+
+  describe("when a transaction is sent again", () => {
+    const again = [
+      Events.begin(100, { timestamp: 7n }),
+      Events.relation(pets),
+      Events.insert(pets.id, row(1)),
+      Events.commit(100, { timestamp: 7n })
+    ]
+
+    it("gives a duplicate without changes that keeps the position's LSN", () => {
+      const pieces = assemble(again, { position: positionAt(9, 300, 9n) }, 10)
+      assert.strictEqual(pieces.length, 1)
+      const [piece] = pieces
+      assert.isTrue(piece!.isDuplicate)
+      assert.isTrue(piece!.isFirst)
+      assert.deepStrictEqual(piece!.changes, [])
+      assert.strictEqual(piece!.records, 4)
+      assert.strictEqual(piece!.end!.record.offset, Events.offset(13))
+      assert.strictEqual(piece!.end!.commitLsn, Events.lsn(300))
+      assert.strictEqual(piece!.end!.commitTime, 9n)
+    })
+
+    it("notices it within one run", () => {
+      const pieces = assemble([...again, ...again])
+      assert.deepStrictEqual(
+        pieces.map((piece) => piece.isDuplicate),
+        [false, true]
+      )
+    })
+
+    it("reads later rows by what it described", () => {
+      const pieces = assemble(
+        [...again, Events.begin(400, { timestamp: 10n }), Events.insert(pets.id, row(2)), Events.commit(400)],
+        { described: nothingDescribed, position: positionAt(9, 300, 9n) },
+        10
+      )
+      assert.deepStrictEqual(typesOf(pieces), ["relation", "insert"])
+      assert.deepStrictEqual(insertedIds(pieces), ["2"])
+    })
+
+    it("does not turn back a shape that changed since", () => {
+      const pieces = assemble(
+        [
+          ...again,
+          Events.begin(400, { timestamp: 10n }),
+          Events.relation(grown),
+          Events.insert(pets.id, grownRow(2)),
+          Events.commit(400)
+        ],
+        {
+          described: { relations: [{ relation: grown, offset: Events.offset(8) }], types: [] },
+          position: positionAt(9, 300, 9n)
+        },
+        10
+      )
+      assert.deepStrictEqual(
+        pieces.map((piece) => piece.changes.map((change) => change.type)),
+        [[], ["insert"]]
+      )
+    })
+
+    it("asks nothing of its rows", () => {
+      const pieces = assemble(
+        [
+          Events.begin(100, { timestamp: 7n }),
+          Events.insert(99, row(1)),
+          Events.insert(pets.id, []),
+          Events.insert(pets.id, [Events.float8("null")]),
+          Events.commit(100)
+        ],
+        { position: positionAt(9, 300, 9n) },
+        10
+      )
+      assert.isTrue(pieces[0]!.isDuplicate)
+    })
+
+    it("is not misled by commit times that are slightly out of order", () => {
+      const first = [Events.begin(100, { timestamp: 12n }), Events.commit(100, { timestamp: 12n })]
+      const second = [Events.begin(200, { timestamp: 10n }), Events.commit(200, { timestamp: 10n })]
+      const pieces = assemble([...first, ...second])
+      assert.strictEqual(pieces[1]!.end!.commitTime, 12n)
+      const resumed = assemble([...first, ...second], { position: positionAt(3, 200, pieces[1]!.end!.commitTime) }, 4)
+      assert.deepStrictEqual(
+        resumed.map((piece) => piece.isDuplicate),
+        [true, true]
+      )
+    })
+  })
+
+  describe("when a producer appends a batch twice", () => {
+    const places = [
+      [Events.begin(300), 100],
+      [Events.insert(pets.id, row(1)), 100],
+      [Events.insert(pets.id, row(2)), 100],
+      [Events.relation(pets), 0],
+      [Events.insert(pets.id, row(3)), 200],
+      [Events.commit(300), 400]
+    ] as const
+    /** The batch reaches from one record to before another. */
+    const repeating = (from: number, to: number) =>
+      [...places.slice(0, to), ...places.slice(from, to), ...places.slice(to)].map(([message, walStart], at) =>
+        Events.recordOf(at, Events.eventJson(message, walStart))
+      )
+
+    it("takes a transaction whose rows share places and skip none", () => {
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(6, 6))), ["1", "2", "3"])
+    })
+
+    it("skips a batch of whole transactions, and starts anew at a repeated Begin", () => {
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(0, 6))), ["1", "2", "3"])
+      assert.deepStrictEqual(insertedIds(push(new Assembler(defaults), repeating(0, 3))), ["1", "2", "3"])
+    })
+
+    it("stops at the first row that goes back within its transaction", () => {
+      const error = thrownBy(() => push(new Assembler(defaults), repeating(2, 5)))
+      assert.instanceOf(error, RecordsRepeated)
+      assert.deepInclude({ ...error }, { offset: 5, commitLsn: "0/12C" })
+    })
+
+    it("stops at a row that comes again behind its Commit", () => {
+      const error = thrownBy(() => push(new Assembler(defaults), repeating(4, 6)))
+      assert.instanceOf(error, RecordsRepeated)
+      assert.deepInclude({ ...error }, { offset: 6, commitLsn: undefined })
+    })
+  })
+
+  describe("when the source was rewound", () => {
+    const rewound = [
+      Events.begin(100, { timestamp: 20n }),
+      Events.insert(pets.id, row(1)),
+      Events.commit(100, { timestamp: 20n })
+    ]
+    const next = [Events.begin(110, { timestamp: 21n }), Events.commit(110, { timestamp: 21n })]
+    const position = positionAt(9, 300, 9n)
+
+    it("stops, and names the setting that goes on", () => {
+      const error = thrownBy(() => assemble(rewound, { position }, 10))
+      assert.instanceOf(error, SourceRewound)
+      assert.strictEqual(error.offset, 10)
+      assert.strictEqual(error.commitLsn, "0/64")
+      assert.strictEqual(error.applied, "0/12C")
+      assert.isFalse(error.isRetryable)
+      assert.include(error.remedy, "accept-epoch: 10")
+    })
+
+    it("stops when the commit time of the position is unknown", () => {
+      assert.instanceOf(
+        thrownBy(() => assemble(rewound, { position: positionAt(9, 300, undefined) }, 10)),
+        SourceRewound
+      )
+    })
+
+    it("goes on from the accepted Begin with the lower LSN", () => {
+      const pieces = assemble([...rewound, ...next], { position, acceptEpoch: Events.offset(10) }, 10)
+      assert.deepStrictEqual(
+        pieces.map((piece) => [piece.isDuplicate, piece.end?.commitLsn, piece.end?.commitTime]),
+        [
+          [false, Events.lsn(100), 20n],
+          [false, Events.lsn(110), 21n]
+        ]
+      )
+      assert.deepStrictEqual(insertedIds(pieces), ["1"])
+    })
+
+    it("goes on when the accepted transaction was broken off and begins again", () => {
+      const messages = [...rewound.slice(0, 2), ...rewound]
+      const pieces = assemble(messages, { position, acceptEpoch: Events.offset(10) }, 10)
+      assert.deepStrictEqual(insertedIds(pieces), ["1"])
+    })
+
+    it("stops at any other Begin, and at a later rewind", () => {
+      assert.instanceOf(
+        thrownBy(() => assemble(rewound, { position, acceptEpoch: Events.offset(11) }, 10)),
+        SourceRewound
+      )
+      const later = [Events.begin(50, { timestamp: 30n }), Events.commit(50, { timestamp: 30n })]
+      const error = thrownBy(() => assemble([...rewound, ...later], { position, acceptEpoch: Events.offset(10) }, 10))
+      assert.instanceOf(error, SourceRewound)
+      assert.strictEqual(error.offset, 13)
+    })
+  })
+
+  describe("shapes and types", () => {
+    it("gives no change for a repeated description", () => {
+      const pieces = assemble([Events.begin(100), Events.relation(pets), Events.commit(100)])
+      assert.deepStrictEqual(changesOf(pieces), [])
+    })
+
+    it("gives the shape that was applied before as the previous one", () => {
+      const pieces = assemble([
+        Events.begin(100),
+        Events.relation(grown),
+        Events.insert(pets.id, grownRow(1)),
+        Events.relation(pets),
+        Events.insert(pets.id, row(2)),
+        Events.commit(100),
+        Events.begin(200),
+        Events.relation(pets),
+        Events.relation(grown),
+        Events.commit(200)
+      ])
+      assert.deepStrictEqual(
+        changesOf(pieces).flatMap((change) =>
+          change.type === "relation" ? [[change.previous?.columns.length, change.relation.columns.length]] : []
+        ),
+        [
+          [2, 3],
+          [3, 2],
+          [2, 3]
+        ]
+      )
+    })
+
+    it("gives a type that is new or renamed, once", () => {
+      const pieces = assemble(
+        [
+          Events.begin(100),
+          Events.type(70_000, "mood"),
+          Events.type(70_001, "size"),
+          Events.type(70_001, "size"),
+          Events.commit(100),
+          Events.begin(200),
+          Events.type(70_001, "extent"),
+          Events.commit(200)
+        ],
+        { described: { relations: [], types: [{ id: 70_000, name: "mood", offset: Events.offset(0) }] } }
+      )
+      assert.deepStrictEqual(changesOf(pieces), [
+        { type: "type", offset: Events.offset(2), id: 70_001, name: "size" },
+        { type: "type", offset: Events.offset(6), id: 70_001, name: "extent" }
+      ])
+    })
+  })
+
+  describe("when the original connector is taken over", () => {
+    const log = [
+      Events.begin(100),
+      Events.relation(pets),
+      Events.type(70_000, "mood"),
+      Events.insert(pets.id, row(1)),
+      Events.commit(100),
+      Events.begin(200, { xid: 8 }),
+      Events.insert(pets.id, row(2)),
+      Events.insert(pets.id, row(3)),
+      Events.commit(200)
+    ]
+    const takeOver = (through: number, from = 0) => {
+      const assembler = new Assembler({
+        ...defaults,
+        described: nothingDescribed,
+        appliedThrough: Events.offset(through)
+      })
+      return { pieces: push(assembler, Events.records(from, log)), learned: assembler.learned }
+    }
+
+    it("applies the rest of the transaction it stopped in, once", () => {
+      const { learned, pieces } = takeOver(6)
+      assert.deepStrictEqual(insertedIds(pieces), ["3"])
+      assert.deepStrictEqual(typesOf(pieces), ["insert"])
+      assert.deepStrictEqual(
+        pieces.map((piece) => [piece.isFirst, piece.xid, piece.records, piece.end?.commitLsn]),
+        [[true, 8, 2, Events.lsn(200)]]
+      )
+      assert.deepStrictEqual(learned, {
+        relations: [{ relation: pets, offset: Events.offset(1) }],
+        types: [{ id: 70_000, name: "mood", offset: Events.offset(2) }]
+      })
+    })
+
+    it("completes nothing that ended before", () => {
+      assert.deepStrictEqual(insertedIds(takeOver(4).pieces), ["2", "3"])
+      assert.deepStrictEqual(takeOver(8).pieces, [])
+    })
+
+    it("only moves on when nothing but the Commit is left", () => {
+      assert.deepStrictEqual(
+        takeOver(7).pieces.map((piece) => [piece.changes.length, piece.records, piece.end?.record.offset]),
+        [[0, 1, Events.offset(8)]]
+      )
+    })
+
+    it("refuses to apply the rest of a transaction whose Begin is gone", () => {
+      const error = thrownBy(() => {
+        const assembler = new Assembler({ ...defaults, appliedThrough: Events.offset(46) })
+        push(
+          assembler,
+          Events.records(
+            45,
+            [4, 5, 6].map((id) => Events.insert(pets.id, row(id)))
+          )
+        )
+      })
+      assert.instanceOf(error, BeginMissing)
+      assert.strictEqual(error.offset, 47)
+    })
+
+    it("tolerates a log whose first transaction is cut off, as long as it ends before", () => {
+      const assembler = new Assembler({ ...defaults, appliedThrough: Events.offset(46) })
+      const pieces = push(
+        assembler,
+        Events.records(45, [Events.insert(pets.id, row(1)), Events.commit(90), ...log.slice(5)])
+      )
+      assert.deepStrictEqual(insertedIds(pieces), ["2", "3"])
+    })
+  })
+
+  describe("refuses", () => {
+    it("rows of a relation that nobody described", () => {
+      const error = thrownBy(() => assemble([Events.begin(100), Events.insert(99, row(1))]))
+      assert.instanceOf(error, UnknownRelation)
+      assert.deepInclude({ ...error }, { relId: 99, offset: 1, commitLsn: "0/64" })
+      assert.instanceOf(
+        thrownBy(() => assemble([Events.truncate([pets.id, 99])])),
+        UnknownRelation
+      )
+    })
+
+    it.each([
+      Events.insert(pets.id, grownRow(1)),
+      Events.update(pets.id, [Events.int4(1)]),
+      Events.update(pets.id, row(1), { key: [Events.int4(1)] }),
+      Events.update(pets.id, row(1), { old: [Events.int4(1)] }),
+      Events.remove(pets.id, { key: [] })
+    ])("rows with too many or too few cells: $json", (message) => {
+      const error = thrownBy(() => assemble([Events.begin(100), message]))
+      assert.instanceOf(error, WrongArity)
+      assert.deepInclude({ ...error }, { table: "public.pets", columns: 2, offset: 1, commitLsn: "0/64" })
+    })
+
+    it("a Commit without a Begin", () => {
+      const error = thrownBy(() => assemble([Events.commit(100)]))
+      assert.instanceOf(error, CommitWithoutBegin)
+      assert.deepInclude({ ...error }, { offset: 0, commitLsn: "0/64" })
+    })
+
+    it("a Commit of another transaction", () => {
+      const error = thrownBy(() => assemble([Events.begin(100), Events.commit(101)]))
+      assert.instanceOf(error, CommitMismatch)
+      assert.deepInclude({ ...error }, { offset: 1, commitLsn: "0/64", received: "0/65" })
+    })
+
+    it("undecodable records and lost floats, with the transaction and the table", () => {
+      const lost = thrownBy(() => assemble([Events.begin(100), Events.insert(pets.id, [Events.float8("null")])]))
+      assert.instanceOf(lost, FloatNull)
+      assert.deepInclude({ ...lost }, { offset: 1, commitLsn: "0/64", table: "public.pets", path: "message.tuple[0]" })
+      const broken = thrownBy(() => assemble([Events.begin(100), Events.insert(pets.id, [Events.int4(0.5)])]))
+      assert.instanceOf(broken, EventDecodeError)
+      assert.deepInclude({ ...broken }, { offset: 1, commitLsn: "0/64", table: "public.pets" })
+      assert.include(broken.message, "public.pets")
+    })
+  })
+
+  describe("gives the same whatever the source and the topic do", () => {
+    it("each transaction of the source, whole, once, in order", () => {
+      fc.assert(
+        fc.property(
+          Events.arbitraryHistory,
+          Events.arbitraryEntropy,
+          maxBytes,
+          fc.nat(4),
+          (history, entropy, limit, crashes) => {
+            const choose = Events.chooser(entropy)
+            const records = Events.records(0, Events.logOf(history, choose))
+            let left = crashes
+            const target = run(records, limit, choose, () => left > 0 && choose(3) === 0 && left-- > 0)
+            assert.deepStrictEqual<unknown>(Events.plain(comparable(target.applied)), Events.plain(expected(history)))
+          }
+        ),
+        { numRuns: 1000 }
+      )
+    })
+
+    it("the same pieces however the records are cut into chunks, each record in one of them at most", () => {
+      fc.assert(
+        fc.property(Events.arbitraryHistory, Events.arbitraryEntropy, maxBytes, (history, entropy, limit) => {
+          const choose = Events.chooser(entropy)
+          const records = Events.records(0, Events.logOf(history, choose))
+          const whole = push(new Assembler({ ...defaults, described: nothingDescribed, maxBytes: limit }), records)
+          const assembler = new Assembler({ ...defaults, described: nothingDescribed, maxBytes: limit })
+          const pieces: Array<Piece> = []
+          for (let at = 0; at < records.length;) {
+            const size = 1 + choose(5)
+            pieces.push(...push(assembler, records.slice(at, at + size)))
+            at += size
+          }
+          assert.deepStrictEqual(Events.plain(pieces), Events.plain(whole))
+          assert.isAtMost(
+            pieces.reduce((sum, piece) => sum + piece.records, 0),
+            records.length
+          )
+          const largest = Math.max(...records.map((record) => record.value.length))
+          // Beyond the limit comes at most the Commit, or a single row behind records that are no changes.
+          for (const piece of pieces.filter((each) => !each.isDuplicate && each.changes.length > 2)) {
+            assert.isAtMost(piece.bytes, limit + largest)
+          }
+          if (limit === 1_000_000) assert.isTrue(pieces.every((piece) => piece.isFirst && piece.end !== undefined))
+        }),
+        { numRuns: 500 }
+      )
+    })
+
+    it("the rows behind the take-over, wherever the original connector stopped", () => {
+      fc.assert(
+        fc.property(Events.arbitraryHistory, Events.arbitraryEntropy, fc.nat(), (history, entropy, stop) => {
+          const records = Events.records(0, Events.logOf(history, Events.chooser(entropy)))
+          const appliedThrough = Events.offset(stop % records.length)
+          const rows = (options: Partial<AssemblerOptions>) =>
+            changesOf(push(new Assembler({ ...defaults, described: nothingDescribed, ...options }), records)).filter(
+              (change) => change.type !== "relation" && change.offset > appliedThrough
+            )
+          assert.deepStrictEqual(Events.plain(rows({ appliedThrough })), Events.plain(rows({})))
+        }),
+        { numRuns: 500 }
+      )
+    })
+  })
+})
