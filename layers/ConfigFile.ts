@@ -19,16 +19,8 @@
  */
 import { Effect, FileSystem, Predicate } from "effect"
 import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from "yaml"
-import {
-  type ConfigSource,
-  ConnectorConfigError,
-  fromObject,
-  nearest,
-  type Path,
-  type SettingInfo,
-  shorthands,
-  table
-} from "../src/ConnectorConfig.ts"
+import { type ConfigSource, ConnectorConfigError, fromObject, nearest } from "../src/ConnectorConfig.ts"
+import { type Path, type SettingInfo, shorthands, table } from "../src/Settings.ts"
 
 /** A scalar is the text that stands in the file, so that no number is rounded and no `null` is lost. */
 type Tree = string | ReadonlyArray<Tree> | { readonly [key: string]: Tree }

@@ -10,11 +10,9 @@ import {
   type ConnectorConfigError,
   type ConfigSource,
   fromEnvironment,
-  fromObject,
-  type Path,
-  shorthands,
-  table
+  fromObject
 } from "./ConnectorConfig.ts"
+import { type Path, shorthands, table } from "./Settings.ts"
 
 /** How the demonstration was asked to run. */
 export interface DemoOptions {

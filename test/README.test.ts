@@ -1,7 +1,7 @@
 import { assert, describe, it } from "vitest"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { table } from "../src/ConnectorConfig.ts"
+import { table } from "../src/Settings.ts"
 
 const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8")
 

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Layer, Redacted } from "effect"
 import * as ConnectorConfig from "../../src/ConnectorConfig.ts"
+import { table } from "../../src/Settings.ts"
 
 const needed = { topic: "orders", url: "postgresql://role:secret@host/db" }
 
@@ -155,12 +156,12 @@ describe("ConnectorConfig", () => {
   it("documents every setting, once", () => {
     const names = ["key", "environment", "flag"] as const
     for (const name of names) {
-      const all = ConnectorConfig.table.flatMap((row) => row[name] ?? [])
+      const all = table.flatMap((row) => row[name] ?? [])
       assert.deepStrictEqual(all, [...new Set(all)])
     }
-    assert.isTrue(ConnectorConfig.table.every((row) => row.description !== "" && row.expects !== ""))
+    assert.isTrue(table.every((row) => row.description !== "" && row.expects !== ""))
     assert.deepStrictEqual(
-      ConnectorConfig.table.filter((row) => row.isRequired).map((row) => row.key),
+      table.filter((row) => row.isRequired).map((row) => row.key),
       ["topic", "url"]
     )
   })

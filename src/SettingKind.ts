@@ -1,0 +1,199 @@
+/** The kinds of values that settings have: how each is read, and what one looks like. */
+import { ByteSize, Duration, Effect, Option, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { Offset } from "./stream/FluvioConsumer.ts"
+
+export interface Kind<A> {
+  readonly codec: Schema.Codec<A, unknown>
+  readonly expects: string
+  readonly entries?: ReadonlyArray<ReadonlyArray<string>>
+  /** A nested map has no form as plain text. */
+  readonly isFileOnly?: boolean
+  readonly isList?: boolean
+}
+
+/** A value read from text: `undefined` from `read` means that it is not one. */
+const parsed = <A, I>(
+  schema: Schema.Codec<A, I>,
+  read: (text: string) => I | undefined,
+  write: (value: I) => string
+): Schema.Codec<A, string> =>
+  Schema.String.pipe(
+    Schema.decodeTo(
+      schema,
+      SchemaTransformation.transformEffect({
+        decode: (text: string) => {
+          const value = read(text.trim())
+          return value === undefined ? Effect.fail(new SchemaIssue.InvalidValue()) : Effect.succeed(value)
+        },
+        encode: (value: I) => Effect.succeed(write(value))
+      })
+    )
+  )
+
+export const text = (expects: string): Kind<string> => ({ codec: Schema.NonEmptyString, expects })
+
+const readNatural = (value: string) => (/^\d+$/.test(value) ? Number(value) : undefined)
+
+export const natural = (minimum: number, maximum: number = Number.MAX_SAFE_INTEGER): Kind<number> => ({
+  codec: parsed(Schema.Int.check(Schema.isBetween({ minimum, maximum })), readNatural, String),
+  expects:
+    maximum === Number.MAX_SAFE_INTEGER
+      ? `a whole number from ${minimum} on`
+      : `a whole number from ${minimum} to ${maximum}`
+})
+
+export const offset: Kind<Offset> = {
+  codec: parsed(Offset, readNatural, String),
+  expects: "an offset of the topic, a whole number from 0 on"
+}
+
+export const toggle: Kind<boolean> = {
+  codec: parsed(
+    Schema.Boolean,
+    (value) =>
+      ["true", "on", "yes"].includes(value) ? true : ["false", "off", "no"].includes(value) ? false : undefined,
+    String
+  ),
+  expects: "true or false"
+}
+
+export const oneOf = <const L extends ReadonlyArray<string>>(...literals: L): Kind<L[number]> => ({
+  codec: Schema.Literals(literals),
+  expects: `one of ${literals.join(", ")}`
+})
+
+/** Decimal and binary units; Fluvio writes `KB` for 1 000 bytes. */
+const readBytes = (value: string) =>
+  Option.getOrUndefined(
+    ByteSize.fromString(/^\d+$/.test(value) ? `${value} B` : value.replace(/(?<=[\d\s])(?:KB|K|k)$/, "kB"))
+  )
+
+export const bytes: Kind<number> = {
+  codec: parsed(
+    Schema.Int.check(Schema.isBetween({ minimum: 1024, maximum: 0x7fffffff })),
+    (value) => {
+      const size = readBytes(value)
+      return size === undefined ? undefined : Number(size)
+    },
+    (value) => `${value} B`
+  ),
+  expects: `a size such as "8 MiB", from 1 KiB to below 2 GiB`
+}
+
+const units: { readonly [unit: string]: (amount: number) => Duration.Duration } = {
+  ms: Duration.millis,
+  milli: Duration.millis,
+  millis: Duration.millis,
+  s: Duration.seconds,
+  second: Duration.seconds,
+  seconds: Duration.seconds,
+  m: Duration.minutes,
+  min: Duration.minutes,
+  minute: Duration.minutes,
+  minutes: Duration.minutes,
+  h: Duration.hours,
+  hour: Duration.hours,
+  hours: Duration.hours
+}
+
+const readTime = (value: string) => {
+  const match = /^(\d+(?:\.\d+)?)\s*([a-z]+)$/.exec(value)
+  if (match === null) return value === "0" ? Duration.zero : undefined
+  return Object.hasOwn(units, match[2]) ? units[match[2]](Number(match[1])) : undefined
+}
+
+export const time: Kind<Duration.Duration> = {
+  codec: parsed(Schema.Duration, readTime, (value) => `${Duration.toMillis(value)} millis`),
+  expects: `a time such as "200 millis", "10 s" or "1 min"`
+}
+
+/** As a list in the file; separated by commas anywhere else. */
+const list = (item: Schema.Codec<string>, expects: string): Kind<ReadonlyArray<string>> => ({
+  codec: Schema.Union([
+    Schema.Array(item),
+    parsed(
+      Schema.Array(item),
+      (value) => value.split(",").map((part) => part.trim()),
+      (value) => value.join(",")
+    )
+  ]),
+  expects,
+  isList: true
+})
+
+const TableName = Schema.String.check(Schema.isPattern(/^[^.]+\.[^.].*$/s))
+
+export const tables = list(TableName, `names such as "schema.table", with * for any characters`)
+
+export const columns: Kind<{
+  readonly [table: string]: {
+    readonly include?: ReadonlyArray<string>
+    readonly exclude?: ReadonlyArray<string>
+  }
+}> = {
+  codec: Schema.Record(
+    TableName,
+    Schema.Struct({
+      include: Schema.optionalKey(Schema.Array(Schema.NonEmptyString)),
+      exclude: Schema.optionalKey(Schema.Array(Schema.NonEmptyString))
+    })
+  ),
+  expects: `for each "schema.table", a list of columns to include or to exclude`,
+  entries: [
+    ["*", "include"],
+    ["*", "exclude"]
+  ],
+  isFileOnly: true
+}
+
+const readPairs = (value: string) => {
+  const pairs = value.split(",").map((pair) => pair.split("=", 2).map((part) => part.trim()))
+  return pairs.every((pair) => pair.length === 2)
+    ? (Object.fromEntries(pairs) as { [from: string]: string })
+    : undefined
+}
+
+const writePairs = (map: { readonly [from: string]: string }) =>
+  Object.entries(map)
+    .map((pair) => pair.join("="))
+    .join(",")
+
+/** As a map in the file; as `from=to,from=to` anywhere else. */
+export const names = (
+  expects: string,
+  isValid: (from: string, to: string) => boolean = () => true
+): Kind<{ readonly [from: string]: string }> => {
+  const map = Schema.Record(Schema.String, Schema.NonEmptyString).check(
+    Schema.makeFilter((map) => Object.entries(map).every(([from, to]) => isValid(from, to)))
+  )
+  return { codec: Schema.Union([map, parsed(map, readPairs, writePairs)]), expects, entries: [["*"]] }
+}
+
+/** A name with a dot is mapped to a name with a dot: the first dot ends the schema's name. */
+export const renames = names(
+  `for each "schema" another schema, or for each "schema.table" another "schema.table"`,
+  (from, to) => from.includes(".") === to.includes(".")
+)
+
+const decode = Option.liftThrowable(decodeURIComponent)
+
+/** What the driver would refuse only when it connects, and then look like a target that is down. */
+const isTarget = (value: string): boolean => {
+  if (!URL.canParse(value)) return false
+  const { hostname, password, pathname, protocol, searchParams, username } = new URL(value)
+  const isNatural = (name: string, maximum: number) =>
+    searchParams.getAll(name).every((text) => /^\d+$/.test(text) && Number(text) <= maximum)
+  return (
+    ["postgres:", "postgresql:"].includes(protocol) &&
+    (hostname !== "" || searchParams.has("host")) &&
+    [hostname, password, pathname, username].every((part) => Option.isSome(decode(part))) &&
+    isNatural("port", 65_535) &&
+    isNatural("connect_timeout", 2_147_483)
+  )
+}
+
+export const databaseUrl = {
+  codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter(isTarget))),
+  expects:
+    "a URL such as postgresql://user:password@host:5432/database, special characters in the password percent-encoded"
+}
