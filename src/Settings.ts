@@ -190,7 +190,7 @@ export const settings = {
   },
   schemaChanges: setting(
     oneOf(...schemaPolicies),
-    "full",
+    "additive",
     "What of the source's schema changes is made in the target",
     { flag: "schema-changes" }
   ),

@@ -57,7 +57,7 @@ export const make = Effect.fn("SinkProcess.make")(function* ({
   url
 }: SinkOptions): Effect.fn.Return<SinkProcess, never, Scope.Scope> {
   const entry = fileURLToPath(new URL(`../main${extname(import.meta.url)}`, import.meta.url))
-  const args = [entry, "run", "--topic", topic, "--endpoint", endpoint, "--driver", driver]
+  const args = [entry, "run", "--topic", topic, "--endpoint", endpoint, "--driver", driver, "--schema-changes", "full"]
   const lines: Array<string> = []
   const ends = yield* Queue.unbounded<SinkEnded>()
   let running: Running | undefined

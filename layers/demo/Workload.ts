@@ -233,10 +233,13 @@ class Customers {
     return step(`DELETE FROM customer WHERE id = ${this.ids.take()}`)
   }
 
-  /** The new column is written in the transaction that adds it, as a migration would. */
+  /**
+   * The new column is written in the transaction that adds it, as a migration would. Its type is not that of the column
+   * before, so that the stream tells which of the two is dropped later.
+   */
   addColumn(round: number): Transaction {
     return transaction(
-      step(`ALTER TABLE customer ADD COLUMN extra_${round} text`, 0),
+      step(`ALTER TABLE customer ADD COLUMN extra_${round} ${round % 2 === 0 ? "text" : "varchar(40)"}`, 0),
       this.insert(),
       this.updateWith(`extra_${round} = ${this.random.word()}`)
     )

@@ -27,7 +27,7 @@ export const describe = ({ commitLsn, offset, table }: Place & { readonly table:
 export class TableMissing extends Schema.TaggedError<TableMissing>()("TableMissing", place) {
   readonly isRetryable = false
   readonly remedy =
-    "create the table in the target with the rows that it should have by now, or leave it out with `tables.exclude`; `schema-changes: full` creates tables when the stream describes them for the first time"
+    "create the table in the target with the rows that it should have by now, or leave it out with `tables.exclude`; `schema-changes: additive` creates tables when the stream describes them for the first time"
   override get message() {
     return `${describe(this)}: the target has no such table`
   }

@@ -452,7 +452,7 @@ export const fits = (
         table,
         reason: `the target's table lacks ${listed(missing)}`,
         alternatives: [],
-        hint: "add what is missing to the target, leave it out with `tables.columns`, or set `schema-changes: full`"
+        hint: "add what is missing to the target, leave it out with `tables.columns`, or set `schema-changes: additive`"
       })
     )
   }

@@ -100,6 +100,7 @@ layer(Replica.layer, real)("Filters", (it) => {
           CREATE TABLE app.users (id int PRIMARY KEY, v text); CREATE TABLE app.items (id int PRIMARY KEY, v text);
           CREATE TABLE "dot.ted".t (id int PRIMARY KEY); CREATE TABLE shard_1 (id int PRIMARY KEY, v text); CREATE TABLE shard_2 (id int PRIMARY KEY, v text)`,
         settings: {
+          "schema-changes": "full",
           tables: {
             map: {
               app: "Copy of app",

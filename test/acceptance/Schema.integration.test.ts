@@ -18,7 +18,8 @@ layer(Replica.layer, real)("Schema changes", (it) => {
         source: `
           CREATE TABLE t (id int PRIMARY KEY, a text, b int, c varchar(5));
           CREATE TABLE moved (id int PRIMARY KEY, v text);
-          CREATE TABLE rekeyed (id int PRIMARY KEY, code text NOT NULL, v text)`
+          CREATE TABLE rekeyed (id int PRIMARY KEY, code text NOT NULL, v text)`,
+        settings: { "schema-changes": "full" }
       })
       const check = Effect.gen(function* () {
         for (const table of ["t", "rekeyed"]) {
@@ -78,7 +79,8 @@ layer(Replica.layer, real)("Schema changes", (it) => {
   it.effect("full: what the stream does not tell stops with the statements that may be run", () =>
     Effect.gen(function* () {
       const replica = yield* Replica.start({
-        source: "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY, v int, w int)"
+        source: "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY, v int, w int)",
+        settings: { "schema-changes": "full" }
       })
       yield* replica.replicate("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 1, 2)")
       const unclear = yield* replica.halt("ALTER TABLE t DROP a, ADD b text; INSERT INTO t VALUES (2, 'b')")

@@ -20,7 +20,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
           CREATE TABLE large (id int PRIMARY KEY, v text);
           CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
           SELECT pg_replication_origin_create('elsewhere')`,
-        settings: { group: { bytes: "16 KiB" } }
+        settings: { "schema-changes": "full", group: { bytes: "16 KiB" } }
       })
       yield* replica.replicate(
         "INSERT INTO t VALUES (1, 'one'), (2, 'two'); INSERT INTO unlogged VALUES (1)",
@@ -183,7 +183,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
         CREATE TABLE temporal (id int, valid daterange, v text, PRIMARY KEY (id, valid WITHOUT OVERLAPS));
         CREATE TABLE included (id int, v text, n int, PRIMARY KEY (id) INCLUDE (n));
         CREATE TABLE dropped (a int, id int, b text, c text); ALTER TABLE dropped REPLICA IDENTITY FULL, DROP a, DROP b;`
-      const replica = yield* Replica.start({ source: tables, target: tables })
+      const replica = yield* Replica.start({ source: tables, target: tables, settings: { "schema-changes": "full" } })
       yield* replica.replicate(
         `INSERT INTO temporal VALUES (1, '[2024-01-01,2024-02-01)', 'a'), (1, '[2024-02-01,2024-03-01)', 'b'), (2, '[2024-01-01,)', 'c');
          INSERT INTO included SELECT n, 'v', n FROM generate_series(1, 5) AS n;
@@ -204,7 +204,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
       url.pathname = `/${name}`
       const latin = yield* connect(name, Redacted.make(url.href))
       yield* latin.query(tables)
-      yield* replica.restart({ url: url.href })
+      yield* replica.restart({ url: url.href, "schema-changes": "full" })
       yield* replica.replicate(
         "INSERT INTO included VALUES (40, 'Größe', 1)",
         "UPDATE included SET v = 'été' WHERE id = 40"

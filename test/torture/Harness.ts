@@ -70,6 +70,7 @@ const makeOracle = Effect.fn("Harness.oracle")(function* (source: Redacted.Redac
 /** Settings that a connector starts with: patience for hundreds of faults in minutes, and groups of all sizes. */
 const settingsOf = (endpoint: string, start: number) => ({
   FLUVIO_PG_TOPIC: place.topic,
+  FLUVIO_PG_SCHEMA_CHANGES: "full",
   FLUVIO_PG_CONSUMER_ENDPOINT: endpoint,
   FLUVIO_PG_CONSUMER_PROBE_INTERVAL: "500 millis",
   FLUVIO_PG_CONSUMER_TIMEOUT: "2 s",
