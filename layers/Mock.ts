@@ -266,7 +266,7 @@ interface WantedType {
 
 const foundType = ({ id, name, setting }: WantedType) => ({
   text: setting ?? builtIn[id] ?? null,
-  named: name === undefined ? null : [{ text: `public.${name}`, rank: 0 }]
+  named: name === undefined ? null : [{ text: `public.${name}`, schema: "public" }]
 })
 
 type Tables =

@@ -219,7 +219,7 @@ export const settings = {
   },
   quarantineLimit: setting(natural(1), "5", "So many transactions set aside in a row stop the connector"),
   types: mapping(
-    names("for each type of the source, by name or OID, a type of the target"),
+    names("for each type of the source, by OID, schema.name or name, a type of the target"),
     "Target types of the source's user-defined types"
   ),
   tables: {

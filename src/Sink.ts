@@ -32,6 +32,7 @@ import {
 } from "./stream/OffsetStore.ts"
 import type { Relation } from "./stream/Relation.ts"
 import * as Router from "./schema/Router.ts"
+import type * as SourceType from "./schema/SourceType.ts"
 import * as SchemaChange from "./schema/SchemaChange.ts"
 import * as Session from "./target/Session.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
@@ -50,7 +51,9 @@ const describedBy = (changes: ReadonlyArray<Change>): Described => ({
     change.type === "relation" ? [{ relation: change.relation, offset: change.offset }] : []
   ),
   types: changes.flatMap((change) =>
-    change.type === "type" ? [{ id: change.id, name: change.name, offset: change.offset }] : []
+    change.type === "type"
+      ? [{ id: change.id, namespace: change.namespace, name: change.name, offset: change.offset }]
+      : []
   )
 })
 
@@ -104,7 +107,9 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const session = yield* Session.make(config.target)
   const mapping = Mapping.make(config.tables)
   const router = Router.make(mapping)
-  const types = new Map([...stored.described.types, ...learned.types].map(({ id, name }) => [id, name]))
+  const types = new Map<number, SourceType.TypeName>(
+    [...stored.described.types, ...learned.types].map((type) => [type.id, type])
+  )
   let saved = stored.position
   let unsaved = learned
 
@@ -304,7 +309,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       }
       yield* applyRun(run, mode, commitLsn, tally)
       run = []
-      if (change.type === "type") types.set(change.id, change.name)
+      if (change.type === "type") types.set(change.id, change)
       else yield* applyRelation(change, commitLsn, tally)
     }
     yield* applyRun(run, mode, commitLsn, tally)
@@ -424,7 +429,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
     const position = positionAt(end)
-    for (const change of piece.changes) if (change.type === "type") types.set(change.id, change.name)
+    for (const change of piece.changes) if (change.type === "type") types.set(change.id, change)
     const started = now()
     const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
     yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))

@@ -103,9 +103,10 @@ export const relation = (shape: Relation): MessageFixture => {
 }
 
 /** The namespace is the name, as the original inbound connector has it. */
-export const type = (id: number, name: string): MessageFixture => ({
-  json: `{"type":"type","id":${id},"namespace":${JSON.stringify(name)},"name":${JSON.stringify(name)}}`,
-  event: { type: "type", id, namespace: name, name }
+/** The original inbound connector gives the name as the namespace too. */
+export const type = (id: number, name: string, namespace: string = name): MessageFixture => ({
+  json: `{"type":"type","id":${id},"namespace":${JSON.stringify(namespace)},"name":${JSON.stringify(name)}}`,
+  event: { type: "type", id, namespace, name }
 })
 
 export const insert = (relId: number, row: Row): MessageFixture => ({

@@ -27,7 +27,12 @@ export const relation = (id: number, ...columns: ReadonlyArray<string>): Relatio
   columns: columns.map((name) => ({ name, isKey: true, typeId: 4_294_967_295, typeModifier: -1 }))
 })
 
-const type = (offset: number, name: string) => ({ id: 4_294_967_294, name, offset: Offset.make(offset) })
+const type = (offset: number, name: string, namespace: string | undefined) => ({
+  id: 4_294_967_294,
+  namespace,
+  name,
+  offset: Offset.make(offset)
+})
 
 const nothing = { relations: [], types: [] }
 
@@ -68,7 +73,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
         const three = yield* fixture.instance("people", 0)
         yield* one.save(Option.none(), position(1, 1n), {
           relations: [],
-          types: [{ id: 1, name: "a", offset: Offset.make(1) }]
+          types: [{ id: 1, namespace: undefined, name: "a", offset: Offset.make(1) }]
         })
         yield* two.save(Option.none(), position(2, 2n), nothing)
         assert.deepStrictEqual(yield* Effect.map(one.load, (stored) => stored.position), Option.some(position(1, 1n)))
@@ -127,16 +132,19 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
         const other = { relation: relation(4_294_967_295), offset: Offset.make(1) }
         yield* store.save(Option.none(), position(9), {
           relations: [other, at(2, "id"), at(3, "id", `"; DROP`)],
-          types: [type(4, "mood"), type(5, "humour")]
+          types: [type(4, "mood", "a"), type(5, "humour", "")]
         })
         assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.described), {
           relations: [other, at(3, "id", `"; DROP`)],
-          types: [type(5, "humour")]
+          types: [type(5, "humour", "")]
         })
-        yield* store.save(Option.some(position(9)), position(12), { relations: [at(11)], types: [type(10, "mood")] })
+        yield* store.save(Option.some(position(9)), position(12), {
+          relations: [at(11)],
+          types: [type(10, "mood", "b")]
+        })
         assert.deepStrictEqual(yield* Effect.map(store.load, (stored) => stored.described), {
           relations: [other, at(11)],
-          types: [type(10, "mood")]
+          types: [type(10, "mood", "b")]
         })
       })
   ]

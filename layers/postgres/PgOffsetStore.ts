@@ -105,10 +105,16 @@ const createQuarantine = Effect.gen(function* () {
   yield* sql`COMMENT ON TABLE fluvio.quarantine IS 'Whole source transactions that were set aside, with their records'`
 })
 
+const addTypeNamespace = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`ALTER TABLE fluvio.type ADD COLUMN namespace text`
+})
+
 const migrations = {
   "1_position": createPosition,
   "2_catalogue": createDescribed,
-  "3_quarantine": createQuarantine
+  "3_quarantine": createQuarantine,
+  "4_type_namespace": addTypeNamespace
 }
 const table = "fluvio.migration"
 
@@ -165,6 +171,7 @@ const RelationRow = Schema.Struct({
 })
 const TypeRow = Schema.Struct({
   type_id: Schema.NumberFromString,
+  namespace: Schema.NullOr(Schema.String),
   name: Schema.String,
   record_offset: Schema.NumberFromString.pipe(Schema.decodeTo(Offset))
 })
@@ -228,7 +235,7 @@ const make = Effect.gen(function* () {
     )
     const types = yield* Effect.flatMap(
       sql`
-        SELECT type_id::text, name, record_offset::text FROM fluvio.type
+        SELECT type_id::text, namespace, name, record_offset::text FROM fluvio.type
         WHERE topic = ${topic} AND partition = ${partition}::int4
         ORDER BY record_offset
       `,
@@ -246,7 +253,12 @@ const make = Effect.gen(function* () {
           }),
       described: {
         relations: relations.map(({ record_offset, relation }) => ({ relation, offset: record_offset })),
-        types: types.map(({ name, record_offset, type_id }) => ({ id: type_id, name, offset: record_offset }))
+        types: types.map(({ name, namespace, record_offset, type_id }) => ({
+          id: type_id,
+          namespace: namespace ?? undefined,
+          name,
+          offset: record_offset
+        }))
       },
       isLegacy: !isUntouched && row.checksum === null
     } satisfies Stored
@@ -330,11 +342,13 @@ const make = Effect.gen(function* () {
       }
       if (changed.types.length > 0) {
         yield* sql`
-          INSERT INTO fluvio.type (topic, partition, type_id, record_offset, name)
-          SELECT ${topic}, ${partition}::int4, (item->>'id')::int8, (item->>'offset')::int8, item->>'name'
+          INSERT INTO fluvio.type (topic, partition, type_id, record_offset, namespace, name)
+          SELECT ${topic}, ${partition}::int4, (item->>'id')::int8, (item->>'offset')::int8,
+            item->>'namespace', item->>'name'
           FROM jsonb_array_elements(${JSON.stringify(lastBy(changed.types, ({ id }) => id))}::jsonb) AS item
           ON CONFLICT (topic, partition, type_id)
-          DO UPDATE SET record_offset = EXCLUDED.record_offset, name = EXCLUDED.name
+          DO UPDATE SET
+            record_offset = EXCLUDED.record_offset, namespace = EXCLUDED.namespace, name = EXCLUDED.name
         `
       }
       return true

@@ -14,7 +14,7 @@ import type { Mapping } from "../target/Mapping.ts"
 import { Lsn, formatLsn } from "../stream/OffsetStore.ts"
 import type { Relation, RelationColumn } from "../stream/Relation.ts"
 import { type Route, route } from "../target/Route.ts"
-import { type TargetType, isWidening, resolve } from "./SourceType.ts"
+import { type TargetType, type TypeName, isWidening, resolve } from "./SourceType.ts"
 import * as SqlFailure from "../target/SqlFailure.ts"
 import type { NotATable, TableName, TargetColumn, TargetTable } from "../target/TargetTable.ts"
 import type { RelationChange } from "../stream/Change.ts"
@@ -480,8 +480,8 @@ export interface PlanContext {
   readonly tables: (
     names: ReadonlyArray<TableName>
   ) => Effect.Effect<ReadonlyMap<string, TargetTable>, SqlFailure.SqlFailure | NotATable, SqlClient.SqlClient>
-  /** Names of the source's user-defined types by their OIDs. */
-  readonly types: ReadonlyMap<number, string>
+  /** The source's user-defined types by their OIDs. */
+  readonly types: ReadonlyMap<number, TypeName>
   readonly commitLsn: Lsn | undefined
 }
 
@@ -500,9 +500,10 @@ export const plan = Effect.fn("SchemaChange.plan")(function* (
   const previousTable = previous === undefined ? undefined : mapping.table(previous)
   const tables = yield* load(previousTable === undefined ? [table] : [table, previousTable])
   const resolved = yield* resolve([...relation.columns, ...(previous?.columns ?? [])], {
-    names: types,
+    types,
     settings: config.types,
-    schema: table.schema
+    schema: table.schema,
+    schemaOf: mapping.schema
   }).pipe(SqlFailure.typed)
   const { statements, warnings } = yield* Effect.fromResult(
     diff(change, tables.get(nameOf(table)), previousTable && tables.get(nameOf(previousTable)), {

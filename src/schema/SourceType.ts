@@ -1,6 +1,12 @@
-/** What a column's type in the source is in the target. */
+/**
+ * What a column's type in the source is in the target.
+ *
+ * A user-defined type is found by its name. Where the target has several types of that name, the schema of the Type event
+ * decides, and where that does not, nothing does: values that one type takes in another's place may be wrong in silence.
+ */
 import { Effect } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import type { StoredType } from "../stream/OffsetStore.ts"
 import type { RelationColumn } from "../stream/Relation.ts"
 import { typeText } from "../target/TargetTable.ts"
 
@@ -18,13 +24,18 @@ export type TargetType = string | UnknownType
 /** From here on an OID says nothing outside the database that gave it; the source names those types in Type events. */
 const firstUnstableOid = 10_000
 
+/** What Type events say of a type. */
+export type TypeName = Pick<StoredType, "namespace" | "name">
+
 export interface ResolveOptions {
-  /** Names of the source's user-defined types by their OIDs. */
-  readonly names: ReadonlyMap<number, string>
-  /** The setting `types`: a type of the target by the name or OID of one of the source. */
+  /** The source's user-defined types by their OIDs. */
+  readonly types: ReadonlyMap<number, TypeName>
+  /** The setting `types`: a type of the target by the OID, `schema.name` or name of one of the source. */
   readonly settings: { readonly [type: string]: string }
-  /** The schema of the target table; of several types of one name, its own is meant. */
+  /** The schema of the target table. */
   readonly schema: string
+  /** The target schema of a source schema. */
+  readonly schemaOf: (namespace: string) => string
 }
 
 export interface Resolved {
@@ -36,13 +47,10 @@ export interface Resolved {
 
 interface Found {
   readonly text: string | null
-  readonly named: ReadonlyArray<{ readonly text: string; readonly rank: number }> | null
+  readonly named: ReadonlyArray<{ readonly text: string; readonly schema: string }> | null
 }
 
-/**
- * The table's schema before `pg_catalog`, where the Type event of a domain leads, as it names the type underneath; then
- * any other. The row types of tables are left out: they are called like their tables.
- */
+/** The row types of tables, and arrays of them, are left out: they are called like their tables. */
 export const query = `
 SELECT
   EXISTS (SELECT FROM pg_namespace WHERE nspname = $2::name) AS "hasSchema",
@@ -56,11 +64,12 @@ SELECT
       'named', (
         SELECT json_agg(json_build_object(
           'text', ${typeText("type.oid", "wanted.modifier")},
-          'rank', CASE namespace.nspname WHEN $2::name THEN 0 WHEN 'pg_catalog' THEN 1 ELSE 2 END
+          'schema', namespace.nspname
         ) ORDER BY namespace.nspname)
         FROM pg_type AS type
         JOIN pg_namespace AS namespace ON namespace.oid = type.typnamespace
-        LEFT JOIN pg_class AS class ON class.oid = type.typrelid
+        LEFT JOIN pg_type AS element ON element.oid = type.typelem AND element.typarray = type.oid
+        LEFT JOIN pg_class AS class ON class.oid = coalesce(element.typrelid, type.typrelid)
         WHERE type.typname = coalesce(wanted.setting, wanted.name)::name
           AND type.typtype <> 'p' AND coalesce(class.relkind, 'c') = 'c'
       )
@@ -74,47 +83,72 @@ SELECT
 
 const keyOf = ({ typeId, typeModifier }: Type): string => `${typeId}/${typeModifier}`
 
-const decide = (
-  found: Found,
-  id: number,
-  name: string | undefined,
-  setting: readonly [key: string, type: string] | undefined
-): TargetType => {
+/** The schema of a type, where the Type event gives it; it does not where it repeats the name. */
+export const namespaceOf = ({ name, namespace }: TypeName): string | undefined =>
+  namespace === "" ? "pg_catalog" : namespace === name ? undefined : namespace
+
+/** The name with its schema, as far as that is known. */
+const fullName = (type: TypeName): string => [namespaceOf(type) ?? [], type.name].flat().join(".")
+
+/** A column's type that is looked for in the target. */
+interface Wanted extends Type {
+  readonly type: TypeName | undefined
+  /** The key and value of the setting for it. */
+  readonly setting: readonly [key: string, type: string] | undefined
+  /** The type's schema in the target, by `tables.map` and by its own name; none where it is not known or has a setting. */
+  readonly schemas: ReadonlyArray<string>
+  /** The source has other types of the name, so that one elsewhere in the target may be one of those. */
+  readonly isOneOfSeveral: boolean
+}
+
+const keyText = (key: string | number): string => (String(key).includes(".") ? `types."${key}"` : `types.${key}`)
+
+const decide = (found: Found, wanted: Wanted): TargetType => {
   if (found.text !== null) return found.text
+  const { isOneOfSeveral, schemas, setting, type, typeId } = wanted
   const named = found.named ?? []
-  const best = named.filter((type) => type.rank === Math.min(...named.map(({ rank }) => rank)))
-  if (best.length === 1) return best[0].text
-  const key = setting?.[0] ?? name ?? String(id)
-  if (best.length > 1) {
-    const choice = best.map((type) => type.text).join(", ")
+  const own = named.filter(({ schema }) => schemas.includes(schema))
+  const choice = own.length > 0 || (isOneOfSeveral && schemas.length > 0) ? own : named
+  const isUnclear = isOneOfSeveral && schemas.length === 0 && choice.some(({ schema }) => schema !== "pg_catalog")
+  if (choice.length === 1 && !isUnclear) return choice[0].text
+  if (choice.length > 0) {
+    // Without a schema, only the OID tells it from another type of the source that has its name.
+    const key = setting?.[0] ?? (type === undefined || schemas.length === 0 ? typeId : fullName(type))
     return {
-      reason: `several types have the name ${setting?.[1] ?? name}`,
-      remedy: `set \`types.${key}\` to one of ${choice}`
+      reason: `${isUnclear ? "the source has" : "the target has"} several types with the name ${setting?.[1] ?? type?.name}`,
+      remedy: `set \`${keyText(key)}\` to one of ${choice.map(({ text }) => text).join(", ")}`
     }
   }
   if (setting !== undefined) {
+    const key = keyText(setting[0])
     return {
-      reason: `the setting \`types.${key}\` names ${setting[1]}, which the target does not have`,
-      remedy: `create the type, or correct \`types.${key}\`; a type outside pg_catalog needs its schema`
+      reason: `the setting \`${key}\` names ${setting[1]}, which the target does not have`,
+      remedy: `create the type, or correct \`${key}\`; a type outside pg_catalog needs its schema`
     }
   }
-  if (id < firstUnstableOid) {
+  if (typeId < firstUnstableOid) {
     return {
-      reason: `its PostgreSQL has no built-in type with the OID ${id}`,
-      remedy: `set \`types.${id}\` to a type of the target`
+      reason: `its PostgreSQL has no built-in type with the OID ${typeId}`,
+      remedy: `set \`types.${typeId}\` to a type of the target`
     }
   }
-  if (name === undefined) {
+  if (type === undefined) {
     return {
-      reason: `the stream does not name the source's type with the OID ${id}`,
-      remedy: `set \`types.${id}\` to a type of the target`
+      reason: `the stream does not name the source's type with the OID ${typeId}`,
+      remedy: `set \`types.${typeId}\` to a type of the target`
     }
   }
   return {
-    reason: `it has no type with the name ${name}`,
-    remedy: `create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set \`types.${name}\` to a type of the target`
+    reason: `it has no type with the name ${fullName(type)}`,
+    remedy: `create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set \`${keyText(fullName(type))}\` to a type of the target`
   }
 }
+
+/** The settings `types` that speak of a type, the most exact first. */
+const keysOf = (typeId: number, type: TypeName | undefined): ReadonlyArray<string> => [
+  String(typeId),
+  ...(type === undefined ? [] : [fullName(type), type.name])
+]
 
 /**
  * Asks the target, in one round trip, for its types: the built-in ones by their OID, which `format_type` spells with
@@ -122,29 +156,45 @@ const decide = (
  */
 export const resolve = Effect.fn("SourceType.resolve")(function* (
   columns: ReadonlyArray<Type>,
-  { names, schema, settings }: ResolveOptions
+  { schema, schemaOf, settings, types }: ResolveOptions
 ): Effect.fn.Return<Resolved, SqlError.SqlError, SqlClient.SqlClient> {
   const sql = yield* SqlClient.SqlClient
   const configured = new Map(Object.entries(settings))
-  const wanted = [...new Map(columns.map((column) => [keyOf(column), column])).entries()].map(([key, column]) => {
-    const name = names.get(column.typeId)
-    const setting = [String(column.typeId), ...(name === undefined ? [] : [name])]
+  const wanted = [...new Map(columns.map((column) => [keyOf(column), column])).values()].map((column): Wanted => {
+    const { typeId } = column
+    const type = types.get(typeId)
+    const namespace = type && namespaceOf(type)
+    const setting = keysOf(typeId, type)
       .map((key) => [key, configured.get(key)] as const)
       .find((entry): entry is [string, string] => entry[1] !== undefined)
-    return { key, id: column.typeId, modifier: column.typeModifier, name, setting }
+    const others = [...types].filter(([id, { name }]) => id !== typeId && name === type?.name)
+    return {
+      ...column,
+      type,
+      setting,
+      schemas: namespace === undefined || setting !== undefined ? [] : [schemaOf(namespace), namespace],
+      isOneOfSeveral:
+        setting === undefined &&
+        others.some(([, other]) => namespace === undefined || ![undefined, namespace].includes(namespaceOf(other)))
+    }
   })
-  const list = JSON.stringify(wanted.map(({ setting, ...type }) => ({ ...type, setting: setting?.[1] })))
+  const list = JSON.stringify(
+    wanted.map(({ setting, type, typeId, typeModifier }) => ({
+      id: typeId,
+      modifier: typeModifier,
+      name: type?.name,
+      setting: setting?.[1]
+    }))
+  )
   const [row] = yield* sql.unsafe<{ readonly hasSchema: boolean; readonly types: ReadonlyArray<Found> }>(query, [
     list,
     schema
   ])
-  const types = new Map(
-    wanted.map(({ id, key, name, setting }, place) => [key, decide(row.types[place], id, name, setting)])
-  )
+  const decided = new Map(wanted.map((one, place) => [keyOf(one), decide(row.types[place], one)]))
   return {
     hasSchema: row.hasSchema,
     typeOf: (column) =>
-      types.get(keyOf(column)) ?? { reason: `its type was not asked for`, remedy: "report this as a defect" }
+      decided.get(keyOf(column)) ?? { reason: `its type was not asked for`, remedy: "report this as a defect" }
   }
 })
 

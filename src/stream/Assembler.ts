@@ -113,6 +113,8 @@ class Open {
   }
 }
 
+type TypeName = Pick<StoredType, "namespace" | "name">
+
 const isSameRelation = Schema.toEquivalence(Relation)
 
 const tableName = (relation: Relation): string => `${relation.namespace}.${relation.name}`
@@ -150,9 +152,9 @@ export class Assembler {
   private readonly shapes = new Map<number, Relation>()
   /** The relations and types of completed transactions, and those that the open one adds. */
   private readonly relations = new Map<number, Relation>()
-  private readonly types = new Map<number, string>()
+  private readonly types = new Map<number, TypeName>()
   private readonly openRelations = new Map<number, Relation>()
-  private readonly openTypes = new Map<number, string>()
+  private readonly openTypes = new Map<number, TypeName>()
   private readonly learnedRelations = new Map<number, StoredRelation>()
   private readonly learnedTypes = new Map<number, StoredType>()
   private commitLsn: Lsn | undefined
@@ -172,7 +174,7 @@ export class Assembler {
       this.shapes.set(relation.id, relation)
       this.relations.set(relation.id, relation)
     }
-    for (const { id, name } of options.described.types) this.types.set(id, name)
+    for (const type of options.described.types) this.types.set(type.id, type)
     const position = Option.getOrUndefined(options.position)
     this.commitLsn = position?.commitLsn
     this.commitTime = position?.commitTime
@@ -310,8 +312,8 @@ export class Assembler {
         this.learnedRelations.set(event.relation.id, { relation: event.relation, offset })
         break
       case "type":
-        this.types.set(event.id, event.name)
-        this.learnedTypes.set(event.id, { id: event.id, name: event.name, offset })
+        this.types.set(event.id, event)
+        this.learnedTypes.set(event.id, { id: event.id, namespace: event.namespace, name: event.name, offset })
         break
     }
   }
@@ -371,7 +373,7 @@ export class Assembler {
   /** What the open transaction said of shapes counts from now on. */
   private settle(): void {
     this.openRelations.forEach((relation, id) => this.relations.set(id, relation))
-    this.openTypes.forEach((name, id) => this.types.set(id, name))
+    this.openTypes.forEach((type, id) => this.types.set(id, type))
     this.forgetOpen()
   }
 
@@ -420,10 +422,11 @@ export class Assembler {
         break
       }
       case "type": {
-        const { id, name } = event
-        if ((this.openTypes.get(id) ?? this.types.get(id)) === name) break
-        this.openTypes.set(id, name)
-        open.add({ type: "type", offset, id, name })
+        const { id, name, namespace } = event
+        const known = this.openTypes.get(id) ?? this.types.get(id)
+        if (known?.name === name && known.namespace === namespace) break
+        this.openTypes.set(id, event)
+        open.add({ type: "type", offset, id, namespace, name })
         break
       }
       case "origin":

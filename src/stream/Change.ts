@@ -46,11 +46,13 @@ export interface RelationChange {
   readonly previous: Relation | undefined
 }
 
-/** A user-defined type became known, or changed its name. */
+/** A user-defined type became known, or changed its name or schema. */
 export interface TypeChange {
   readonly type: "type"
   readonly offset: Offset
   readonly id: number
+  /** As the event has it: PostgreSQL writes nothing for `pg_catalog`, the original inbound connector the type's name. */
+  readonly namespace: string
   readonly name: string
 }
 

@@ -29,9 +29,12 @@ export interface StoredRelation {
   readonly offset: Offset
 }
 
-/** A user-defined type of the source, from a Type event: its OID there and its name (the event's namespace is unreliable). */
+/** A user-defined type of the source, as a Type event describes it. */
 export interface StoredType {
+  /** Its OID in the source. */
   readonly id: number
+  /** As the event has it; `undefined` where an earlier version stored the name alone. */
+  readonly namespace: string | undefined
   readonly name: string
   readonly offset: Offset
 }

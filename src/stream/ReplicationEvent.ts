@@ -46,7 +46,10 @@ export interface RelationEvent {
   readonly relation: Relation
 }
 
-/** A user-defined type. Its namespace is unreliable: the original inbound connector writes the name there. */
+/**
+ * A type of the source that is not built in; for a domain, the names are those of the type underneath. PostgreSQL leaves
+ * the namespace empty for `pg_catalog`, and the original inbound connector writes the type's name there.
+ */
 export interface TypeEvent {
   readonly type: "type"
   readonly id: number

@@ -17,6 +17,8 @@ export interface MappingOptions {
 }
 
 export interface Mapping {
+  /** The target schema of a source schema. */
+  readonly schema: (namespace: string) => string
   /** The target table of a source table, or `undefined` when it is filtered out. */
   readonly table: (source: Pick<Relation, "namespace" | "name">) => TableName | undefined
   /** The target column of a source column, or `undefined` when it is filtered out. */
@@ -42,12 +44,14 @@ export const make = (options: MappingOptions): Mapping => {
   const isExcluded = matcher(options.exclude ?? [])
   const maps = new Map(Object.entries(options.map))
   const columns = new Map(Object.entries(options.columns))
+  const schema = (namespace: string) => maps.get(namespace) ?? namespace
   return {
+    schema,
     table: ({ name, namespace }) => {
       const source = `${namespace}.${name}`
       if (!isIncluded(source) || isExcluded(source)) return undefined
       const table = maps.get(source)
-      if (table === undefined) return { schema: maps.get(namespace) ?? namespace, name }
+      if (table === undefined) return { schema: schema(namespace), name }
       const dot = table.indexOf(".")
       return { schema: table.slice(0, dot), name: table.slice(dot + 1) }
     },

@@ -191,9 +191,9 @@ layer(Replica.layer, real)("Schema changes", (it) => {
         "CREATE TYPE shade AS ENUM ('light'); ALTER TABLE t ADD s shade; INSERT INTO t VALUES (1, 1, 'light')"
       )
       assert.instanceOf(unknown, SchemaRefused)
-      assert.include(unknown.message, "it has no type with the name shade")
-      assert.include(unknown.remedy, "`types.shade`")
-      yield* replica.restart({ types: { shade: "text" } })
+      assert.include(unknown.message, "it has no type with the name public.shade")
+      assert.include(unknown.remedy, '`types."public.shade"`')
+      yield* replica.restart({ types: { "public.shade": "text" } })
       yield* replica.caughtUp
       assert.deepStrictEqual(yield* replica.rows("SELECT * FROM t"), [["1", "1", "light"]])
       yield* replica.target.query("CREATE TYPE shade AS ENUM ('light')")
@@ -204,6 +204,21 @@ layer(Replica.layer, real)("Schema changes", (it) => {
       yield* replica.same("SELECT * FROM t ORDER BY id")
       // The stream names a domain by the type underneath.
       assert.deepStrictEqual((yield* replica.rows(columns("made"))).at(-1)?.[0], "c")
+    })
+  )
+
+  it.effect("types of one name in several schemas, also in one table, as arrays and under domains", () =>
+    Effect.gen(function* () {
+      const types =
+        "CREATE SCHEMA b; CREATE TYPE public.st AS (x int, y int); CREATE TYPE b.st AS (y int, x int); CREATE DOMAIN b.wrapped AS b.st"
+      const replica = yield* Replica.start({ source: types, target: types })
+      yield* replica.replicate(
+        `CREATE TABLE t (id int PRIMARY KEY, one public.st, two b.st, ones public.st[], twos b.st[], wrapped b.wrapped);
+         INSERT INTO t VALUES (1, '(1,2)', '(1,2)', '{"(1,2)"}', '{"(1,2)"}', '(1,2)')`
+      )
+      yield* replica.same(
+        "SELECT (one).x, (two).x AS x2, (ones[1]).x AS x3, (twos[1]).x AS x4, (wrapped::b.st).x AS x5 FROM t"
+      )
     })
   )
 })

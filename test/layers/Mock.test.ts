@@ -149,9 +149,10 @@ describe("Mock's SqlClient", () => {
     Effect.gen(function* () {
       const columns = [1700, 20_001, 20_002].map((typeId) => ({ typeId, typeModifier: -1 }))
       const { hasSchema, typeOf } = yield* SourceType.resolve(columns, {
-        names: new Map([[20_001, "mood"]]),
+        types: new Map([[20_001, { namespace: "public", name: "mood" }]]),
         settings: { 20_002: "x.y" },
-        schema: "public"
+        schema: "public",
+        schemaOf: (namespace) => namespace
       })
       assert.isTrue(hasSchema)
       assert.deepStrictEqual(columns.map(typeOf), ["numeric", "public.mood", "x.y"])

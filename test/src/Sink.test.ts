@@ -487,7 +487,7 @@ describe("Sink's large transactions", () => {
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual((yield* pipeline.stored).described, {
         relations: [{ relation: full, offset: offset(4) }],
-        types: [{ id: 20_001, name: "mood", offset: offset(1) }]
+        types: [{ id: 20_001, namespace: "mood", name: "mood", offset: offset(1) }]
       })
     })
   )
@@ -690,7 +690,7 @@ describe("Sink's schema changes", () => {
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions()[0].slice(0, 4), ["catalog", "types", createTable, "catalog"])
       const { described } = yield* pipeline.stored
-      assert.deepStrictEqual(described.types, [{ id: 20_001, name: "mood", offset: offset(1) }])
+      assert.deepStrictEqual(described.types, [{ id: 20_001, namespace: "mood", name: "mood", offset: offset(1) }])
     })
   )
 

@@ -140,7 +140,8 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       assert.deepStrictEqual(yield* database.query("SELECT migration_id FROM fluvio.migration ORDER BY 1"), [
         { migration_id: "1" },
         { migration_id: "2" },
-        { migration_id: "3" }
+        { migration_id: "3" },
+        { migration_id: "4" }
       ])
     })
   )

@@ -8,17 +8,17 @@ import * as Mapping from "../../../src/target/Mapping.ts"
 import type { Relation, RelationColumn } from "../../../src/stream/Relation.ts"
 import * as Router from "../../../src/schema/Router.ts"
 import { type PlanContext, plan, SchemaRefused } from "../../../src/schema/SchemaChange.ts"
-import { resolve } from "../../../src/schema/SourceType.ts"
+import { resolve, type TypeName } from "../../../src/schema/SourceType.ts"
 import { type TestDatabase, TestPostgres } from "../../postgres.ts"
 
 const client = (database: TestDatabase) =>
   PgClient.layer({ url: database.url, maxConnections: 1, startupParameters: { search_path: "" } })
 
-/** A table as the stream would describe it; its types' names are given by Type events. */
+/** A table as the stream would describe it, with what Type events say of its types. */
 const describeTable = (database: TestDatabase, name: string) =>
   Effect.map(
     database.query(`
-      SELECT attname, atttypid, atttypmod, typname, coalesce(attnum = ANY (conkey), false) AS is_key,
+      SELECT attname, atttypid, atttypmod, typname, nullif(typnamespace::regnamespace::text, 'pg_catalog') AS namespace, coalesce(attnum = ANY (conkey), false) AS is_key,
         format_type(atttypid, atttypmod) AS text
       FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
       LEFT JOIN pg_constraint ON conrelid = attrelid AND contype = 'p'
@@ -30,7 +30,12 @@ const describeTable = (database: TestDatabase, name: string) =>
         typeModifier: Number(row["atttypmod"]),
         isKey: row["is_key"] === "t"
       })),
-      names: new Map(rows.map((row) => [Number(row["atttypid"]), String(row["typname"])])),
+      types: new Map(
+        rows.map((row) => [
+          Number(row["atttypid"]),
+          { namespace: String(row["namespace"] ?? ""), name: String(row["typname"]) }
+        ])
+      ),
       texts: rows.map((row) => row["text"])
     })
   )
@@ -74,9 +79,14 @@ const resolveIn = (
   columns: Parameters<typeof resolve>[0],
   options: Partial<Parameters<typeof resolve>[1]>
 ) =>
-  Effect.map(resolve(columns, { names: new Map(), settings: {}, schema: "public", ...options }), ({ typeOf }) =>
-    columns.map(typeOf)
+  Effect.map(
+    resolve(columns, { types: new Map(), settings: {}, schema: "public", schemaOf: (name) => name, ...options }),
+    ({ typeOf }) => columns.map(typeOf)
   ).pipe(Effect.provide(client(database)))
+
+/** Types as the original inbound connector describes them. */
+const named = (names: Readonly<Record<number, string>>) =>
+  new Map(Object.entries(names).map(([id, name]) => [Number(id), { namespace: name, name }]))
 
 layer(TestPostgres.layer())("SchemaChange", (it) => {
   it.effect("creates every built-in type as the source has it, modifiers included", () =>
@@ -105,53 +115,103 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
     })
   )
 
-  it.effect("finds user-defined types by their names, in the table's schema first", () =>
+  it.effect("finds user-defined types by their names", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       yield* database.query(`
-        CREATE SCHEMA "a.b"; CREATE SCHEMA c;
-        CREATE TYPE public.mood AS ENUM ('sad'); CREATE TYPE c.mood AS ENUM ('sad'); CREATE TYPE "a.b"."My Type" AS (x int);
+        CREATE SCHEMA "a.b"; CREATE SCHEMA c; CREATE TYPE "a.b"."My Type" AS (x int);
         CREATE TABLE c.tabular (x int); CREATE TYPE c.only AS ENUM ('a'); CREATE TABLE "a.b"."only" ();
-        CREATE EXTENSION citext SCHEMA c; CREATE TYPE c."varchar" AS ENUM ('a')`)
-      const names = new Map([
-        [20_001, "mood"],
-        [20_002, "_mood"],
-        [20_003, "My Type"],
-        [20_004, "only"],
-        [20_005, "varchar"],
-        [20_006, "_int4"],
-        [20_007, "citext"],
-        [20_008, "tabular"],
-        [20_009, "absent"]
-      ])
-      const columns = [...names.keys(), 20_010].map((typeId) => ({ typeId, typeModifier: -1 }))
-      const found = yield* resolveIn(database, columns, { names })
-      assert.deepStrictEqual(found.slice(0, 7), [
-        "public.mood",
-        "public.mood[]",
-        `"a.b"."My Type"`,
-        `c."only"`,
-        "character varying",
-        "integer[]",
-        "c.citext"
-      ])
+        CREATE EXTENSION citext SCHEMA c`)
+      const types = named({
+        20_001: "My Type",
+        20_002: "only",
+        20_003: "_only",
+        20_004: "_int4",
+        20_005: "citext",
+        20_006: "tabular",
+        20_007: "_tabular",
+        20_008: "absent"
+      })
+      const columns = [...types.keys(), 20_009].map((typeId) => ({ typeId, typeModifier: -1 }))
+      const found = yield* resolveIn(database, columns, { types })
       assert.deepStrictEqual(
-        found.slice(7).map((type) => (typeof type === "string" ? type : type.reason)),
+        found.map((type) => (typeof type === "string" ? type : type.reason)),
         [
+          `"a.b"."My Type"`,
+          `c."only"`,
+          `c."only"[]`,
+          "integer[]",
+          "c.citext",
           "it has no type with the name tabular",
+          "it has no type with the name _tabular",
           "it has no type with the name absent",
-          "the stream does not name the source's type with the OID 20010"
+          "the stream does not name the source's type with the OID 20009"
         ]
       )
-      assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 2), { names, schema: "c" }), [
-        "c.mood",
-        "c.mood[]"
+    })
+  )
+
+  it.effect("tells types of one name apart by the schema that the stream gives, and guesses none", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(`
+        CREATE SCHEMA b; CREATE SCHEMA copy; CREATE TYPE public.st AS (x int, y int); CREATE TYPE b.st AS (y int, x int);
+        CREATE TYPE copy.one AS (x int); CREATE TYPE b.one AS (x int); CREATE TYPE public."varchar" AS ENUM ('a');
+        CREATE TYPE public.here AS (x int); CREATE TYPE public.shade AS ENUM ('a')`)
+      const types = new Map([
+        [20_001, { namespace: "b", name: "st" }],
+        [20_002, { namespace: "public", name: "_st" }],
+        [20_003, { namespace: "st", name: "st" }],
+        [20_004, { namespace: "", name: "varchar" }],
+        [20_005, { namespace: "varchar", name: "varchar" }],
+        [20_006, { namespace: "a", name: "one" }],
+        [20_007, { namespace: "elsewhere", name: "st" }],
+        // The source has two of them, and the target one.
+        [20_008, { namespace: "public", name: "here" }],
+        [20_009, { namespace: "b", name: "here" }],
+        [20_010, { namespace: "shade", name: "shade" }],
+        [20_011, { namespace: "shade", name: "shade" }]
       ])
-      assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 1), { names, schema: "a.b" }), [
-        {
-          reason: "several types have the name mood",
-          remedy: "set `types.mood` to one of c.mood, public.mood"
-        }
+      const columns = [...types.keys()].map((typeId) => ({ typeId, typeModifier: -1 }))
+      const several = (name: string, key: string, choice: string, who = "target") => ({
+        reason: `the ${who} has several types with the name ${name}`,
+        remedy: `set \`types.${key}\` to one of ${choice}`
+      })
+      const absent = (name: string) => ({
+        reason: `it has no type with the name ${name}`,
+        remedy: `create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set \`types."${name}"\` to a type of the target`
+      })
+      const schemaOf = (name: string) => (name === "a" ? "copy" : name)
+      assert.deepStrictEqual(yield* resolveIn(database, columns, { types, schemaOf }), [
+        "b.st",
+        "public.st[]",
+        several("st", "20003", "b.st, public.st", "source"),
+        "character varying",
+        several("varchar", "20005", 'character varying, public."varchar"', "source"),
+        "copy.one",
+        absent("elsewhere.st"),
+        "public.here",
+        absent("b.here"),
+        several("shade", "20010", "public.shade", "source"),
+        several("shade", "20011", "public.shade", "source")
+      ])
+      // Each is the only one of its name that the stream knows.
+      const alone = Effect.fnUntraced(function* (namespace: string, name: string, schema = "public") {
+        const [type] = yield* resolveIn(database, [{ typeId: 1_000_000, typeModifier: -1 }], {
+          types: new Map([[1_000_000, { namespace, name }]]),
+          schema,
+          schemaOf
+        })
+        return type
+      })
+      assert.deepStrictEqual(yield* alone("elsewhere", "st", "b"), several("st", '"elsewhere.st"', "b.st, public.st"))
+      assert.deepStrictEqual(yield* alone("st", "st", "b"), several("st", "1000000", "b.st, public.st"))
+      assert.deepStrictEqual(yield* alone("elsewhere", "here"), "public.here")
+      const settings = { "b.st": "public.st", st: "b.st", "20003": "b.st" }
+      assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 3), { types, settings }), [
+        "public.st",
+        "public.st[]",
+        "b.st"
       ])
     })
   )
@@ -162,14 +222,14 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
       yield* database.query(
         `CREATE SCHEMA c; CREATE TYPE c.mood AS ENUM ('sad'); CREATE TYPE public.toString AS (x int)`
       )
-      const names = new Map([
-        [20_001, "mood"],
-        [20_002, "feeling"],
-        [20_003, "wrong"],
-        [20_004, "price"],
-        [20_005, "tostring"],
-        [20_006, "constructor"]
-      ])
+      const types = named({
+        20_001: "mood",
+        20_002: "feeling",
+        20_003: "wrong",
+        20_004: "price",
+        20_005: "tostring",
+        20_006: "constructor"
+      })
       const settings = {
         "20001": "text",
         feeling: "mood",
@@ -177,8 +237,8 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
         price: "numeric(10, 2)",
         "114": "jsonb"
       }
-      const columns = [...names.keys(), 114].map((typeId) => ({ typeId, typeModifier: -1 }))
-      assert.deepStrictEqual(yield* resolveIn(database, columns, { names, settings }), [
+      const columns = [...types.keys(), 114].map((typeId) => ({ typeId, typeModifier: -1 }))
+      assert.deepStrictEqual(yield* resolveIn(database, columns, { types, settings }), [
         "text",
         "c.mood",
         {
@@ -211,11 +271,11 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
         CREATE SCHEMA src; CREATE TYPE public.mood AS ENUM ('sad', 'ok');
         CREATE TABLE src.t (id int PRIMARY KEY, a varchar(3), b numeric(4,1), m mood)`)
       let before: Relation | undefined
-      const types = new Map<number, string>()
+      const types = new Map<number, TypeName>()
       const change = Effect.fnUntraced(function* (ddl: string, options: Partial<Relation> = {}) {
         yield* database.query(ddl)
-        const { columns, names } = yield* describeTable(database, "src.t")
-        for (const [id, name] of names) types.set(id, name)
+        const { columns, ...described } = yield* describeTable(database, "src.t")
+        for (const [id, type] of described.types) types.set(id, type)
         const after = relation(columns, { namespace: "dst", name: "t", ...options })
         const kinds = yield* follow(database, before, after, { types })
         before = after

@@ -536,13 +536,22 @@ describe("Assembler", () => {
           Events.commit(100),
           Events.begin(200),
           Events.type(70_001, "extent"),
-          Events.commit(200)
+          Events.commit(200),
+          Events.begin(300),
+          Events.type(70_001, "extent", "b"),
+          Events.commit(300)
         ],
-        { described: { relations: [], types: [{ id: 70_000, name: "mood", offset: Events.offset(0) }] } }
+        {
+          described: {
+            relations: [],
+            types: [{ id: 70_000, namespace: "mood", name: "mood", offset: Events.offset(0) }]
+          }
+        }
       )
       assert.deepStrictEqual(changesOf(pieces), [
-        { type: "type", offset: Events.offset(2), id: 70_001, name: "size" },
-        { type: "type", offset: Events.offset(6), id: 70_001, name: "extent" }
+        { type: "type", offset: Events.offset(2), id: 70_001, namespace: "size", name: "size" },
+        { type: "type", offset: Events.offset(6), id: 70_001, namespace: "extent", name: "extent" },
+        { type: "type", offset: Events.offset(9), id: 70_001, namespace: "b", name: "extent" }
       ])
     })
   })
@@ -578,7 +587,7 @@ describe("Assembler", () => {
       )
       assert.deepStrictEqual(learned, {
         relations: [{ relation: pets, offset: Events.offset(1) }],
-        types: [{ id: 70_000, name: "mood", offset: Events.offset(2) }]
+        types: [{ id: 70_000, namespace: "mood", name: "mood", offset: Events.offset(2) }]
       })
     })
 

@@ -3,7 +3,7 @@ import { FluvioRecord, Offset } from "../../../src/stream/FluvioConsumer.ts"
 import * as Group from "../../../src/stream/Group.ts"
 import type { Change, End, Piece } from "../../../src/stream/Change.ts"
 
-const change = { type: "type", offset: Offset.make(0), id: 1, name: "t" } satisfies Change
+const change = { type: "type", offset: Offset.make(0), id: 1, namespace: "", name: "t" } satisfies Change
 const end: End = {
   record: FluvioRecord.of(Offset.make(0), new Uint8Array()),
   commitLsn: undefined,
