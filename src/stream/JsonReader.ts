@@ -98,7 +98,7 @@ const maxUint64 = 2n ** 64n - 1n
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const empty = new Uint8Array(0)
 
-/** Takes the strings that are not cells, as names and keys are; a longer text gets its own, so that none is kept. */
+/** Takes the strings that are not cells, as names and keys are; a longer one gets its own, so that none is kept. */
 const scratch = new Arena(4096, 0)
 
 export class JsonReader {
@@ -246,14 +246,25 @@ export class JsonReader {
   }
 
   string(): string {
-    const size = this.end - this.base
+    // Of a record that is longer than the scratch, the string alone decides: there may be as many as it has bytes.
+    const size = this.end - this.base <= scratch.bytes.length ? 0 : this.stringSize()
     const out = size <= scratch.bytes.length ? scratch : new Arena(size, 0)
     out.length = 0
     this.appendString(out)
     return utf8.decode(out.bytes.subarray(0, out.length))
   }
 
-  /** A string whose text goes to `out`, which has room for as many bytes as the whole text. */
+  /** At most how many bytes the text of the string that comes next has: none is longer than what is written for it. */
+  private stringSize(): number {
+    this.peek()
+    const { bytes, end } = this
+    const start = this.pos + 1
+    let pos = start
+    while (pos < end && bytes[pos] !== Quote) pos += bytes[pos] === Backslash ? 2 : 1
+    return Math.min(pos, end) - start
+  }
+
+  /** A string whose text goes to `out`, which has room for as many bytes as are written for it. */
   appendString(out: Arena): void {
     if (this.peek() !== Quote) this.unexpected()
     const { bytes, end } = this

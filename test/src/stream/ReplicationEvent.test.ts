@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { vi } from "vitest"
 import * as fc from "fast-check"
 import { FluvioRecord } from "../../../src/stream/FluvioConsumer.ts"
 import { decode, EventDecodeError, FloatNull, type FloatNullPolicy } from "../../../src/stream/ReplicationEvent.ts"
@@ -14,6 +15,9 @@ const plainJson = (json: string) => Events.plain(decodeJson(json))
 const envelope = (message: string, wal = `"wal_start":1,"wal_end":1,"timestamp":0`) => `{${wal},"message":${message}}`
 
 const insertJson = (cells: string) => envelope(`{"type":"insert","rel_id":7,"tuple":[${cells}]}`)
+
+const relationJson = (columns: string) =>
+  `{"type":"relation","rel_id":7,"namespace":"n","name":"t","replica_identity":"Default","columns":[${columns}]}`
 
 const insertedBy = (json: string, floatNull: FloatNullPolicy = "halt") => {
   const event = decodeJson(json, floatNull)
@@ -365,6 +369,36 @@ describe("decode", () => {
       oldTuple: null,
       keyTuple: null,
       newTuple: []
+    })
+  })
+
+  describe("reads large records in linear time:", () => {
+    const cells = 20_000
+    const list = (cell: string) => Array.from({ length: cells }, () => cell).join(",")
+
+    it.each([
+      ["the type comes last", envelope(`{"rel_id":7,"tuple":[${list(`{"Int4":1}`)}],"type":"insert"}`)],
+      ["cells are words", insertJson(list(`"UnchangedToast"`))],
+      ["white space is where none is expected", insertJson(list(`{ "String" : "a" }`))],
+      ["fields are not known", envelope(`{"type":"insert","a":[${list(`"b"`)}],"rel_id":7,"tuple":["Null"]}`)],
+      ["columns have names", envelope(relationJson(list(`{"flags":0,"name":"c","type_id":1,"type_modifier":0}`)))]
+    ])("what it allocates does not grow with the square of them where %s", (_, json) => {
+      const record = Events.recordOf(17, json)
+      let allocated = 0
+      class Counted extends Uint8Array<ArrayBuffer> {
+        constructor(...from: [number]) {
+          super(...from)
+          // Views of what is there already are none.
+          if (typeof from[0] === "number") allocated += from[0]
+        }
+      }
+      vi.stubGlobal("Uint8Array", Counted)
+      try {
+        decode(record, { floatNull: "halt" })
+      } finally {
+        vi.unstubAllGlobals()
+      }
+      assert.isBelow(allocated, 10 * record.size)
     })
   })
 
