@@ -19,24 +19,28 @@
  */
 import { Effect, FileSystem, Predicate } from "effect"
 import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from "yaml"
-import { type ConfigSource, ConnectorConfigError, fromObject, nearest } from "../src/ConnectorConfig.ts"
-import { type Path, type SettingInfo, shorthands, table } from "../src/Settings.ts"
+import {
+  type ConfigSource,
+  ConnectorConfigError,
+  fromObject,
+  isSection,
+  nearest,
+  readTree,
+  refuse as refuseKey,
+  refuseUnknown,
+  refusing,
+  type Section,
+  type Tree
+} from "../src/ConfigSource.ts"
+import { type Path, table } from "../src/Settings.ts"
 
-/** A scalar is the text that stands in the file, so that no number is rounded and no `null` is lost. */
-type Tree = string | ReadonlyArray<Tree> | { readonly [key: string]: Tree }
-type Section = { readonly [key: string]: Tree }
 type Variables = { readonly [name: string]: string | undefined }
 
 /** More than any honest file has, and far less than aliases of aliases can unfold to. */
 const maximumNodes = 10_000
 const maximumDepth = 100
 
-/** Thrown inside this module only, where plain functions walk trees; `read` makes it a failure. */
-const refuse = (path: Path, reason: string, remedy = `correct ${path.join(".")}`): never => {
-  throw new ConnectorConfigError({ key: path.join("."), reason, remedy })
-}
-
-const isSection = (tree: Tree | undefined): tree is Section => Predicate.isObject(tree) && !Array.isArray(tree)
+const refuse = (path: Path, reason: string, remedy?: string): never => refuseKey(path.join("."), reason, remedy)
 
 const parseYaml = (text: string, file: string): Section => {
   const lineCounter = new LineCounter()
@@ -114,7 +118,7 @@ const textAt = (parent: Section, name: string, path: Path): string | undefined =
   return Predicate.isString(value) && value !== "" ? value : refuse([...path, name], "expected one plain value")
 }
 
-const refuseUnknown = (
+const refuseUnknownKeys = (
   section: Section,
   known: ReadonlyArray<string>,
   path: Path,
@@ -124,62 +128,13 @@ const refuseUnknown = (
     if (known.includes(name)) continue
     const meant = nearest(name, known)
     const suggestion = hint?.(name) ?? (meant === undefined ? undefined : [...path, meant].join("."))
-    refuse(
-      [...path, name],
-      suggestion === undefined ? "is not a known key" : `is not a known key; did you mean ${suggestion}?`,
-      suggestion === undefined ? `remove it; known here: ${known.join(", ")}` : `write ${suggestion}, or remove it`
-    )
+    refuseUnknown([...path, name].join("."), suggestion, known)
   }
 }
-
-const isPrefix = (prefix: ReadonlyArray<string>, path: ReadonlyArray<string>) =>
-  prefix.length <= path.length && prefix.every((name, index) => name === path[index])
 
 /** The keys that stand at the top of the file, or in `meta`, and not in the connector's own section. */
 const outside = new Set(["name", "topic"])
 const inside = table.filter((row) => !outside.has(row.key))
-
-const checkMap = (tree: Tree, row: SettingInfo, keys: ReadonlyArray<string>, path: Path): void => {
-  const fitting = (row.entries ?? []).filter((entry) => keys.every((key, i) => entry[i] === "*" || entry[i] === key))
-  if (fitting.some((entry) => entry.length === keys.length))
-    return checkValue(tree, path, `expected ${row.expects}`, true)
-  if (!isSection(tree)) return void refuse(path, `expected ${row.expects}`)
-  const names = fitting.map((entry) => entry[keys.length])
-  if (!names.includes("*")) refuseUnknown(tree, [...new Set(names)], path)
-  for (const [name, child] of Object.entries(tree)) checkMap(child, row, [...keys, name], [...path, name])
-}
-
-const checkValue = (tree: Tree, path: Path, reason: string, mayBeList: boolean): void => {
-  const texts = mayBeList && Array.isArray(tree) ? tree : [tree]
-  if (texts.includes("")) refuse(path, "has no value", `give ${path.join(".")} a value, or remove it`)
-  if (!texts.every(Predicate.isString)) refuse(path, reason)
-}
-
-/** Every key must be a setting's, and every value of the setting's shape: the provider takes other shapes for absent. */
-const checkSettings = (section: Section, keys: ReadonlyArray<string>, path: Path): void => {
-  const below = inside.filter((row) => isPrefix(keys, row.path))
-  const known = [...new Set(below.map((row) => row.path[keys.length]))]
-  refuseUnknown(section, known, path, (name) => {
-    const elsewhere = nearest(name, known) === undefined ? inside.find((row) => row.path.at(-1) === name) : undefined
-    return elsewhere === undefined ? undefined : [...path.slice(0, 1), ...elsewhere.path].join(".")
-  })
-  for (const [name, tree] of Object.entries(section)) {
-    const [here, place] = [
-      [...keys, name],
-      [...path, name]
-    ]
-    const row = below.find((candidate) => candidate.path.join() === here.join())
-    if (row !== undefined) {
-      if (row.entries !== undefined && !Predicate.isString(tree)) checkMap(tree, row, [], place)
-      else checkValue(tree, place, `expected ${row.expects}`, row.isList)
-    } else if (isSection(tree)) {
-      checkSettings(tree, here, place)
-    } else if (tree === "" || !Predicate.isString(tree) || !shorthands.some(({ key }) => key === here.join("."))) {
-      const names = below.filter((row) => isPrefix(here, row.path)).map((row) => row.path.slice(here.length).join("."))
-      refuse(place, `expected keys below it: ${names.join(", ")}`)
-    }
-  }
-}
 
 const sinkType = "postgres-sink"
 
@@ -196,7 +151,7 @@ const readConsumer = (section: Section, path: Path) => {
     if (at(section, name) !== undefined)
       refuse([...path, name], `is not supported: ${reason}`, `remove ${[...path, name].join(".")}`)
   }
-  refuseUnknown(section, ["partition", "max-bytes", "max_bytes"], path)
+  refuseUnknownKeys(section, ["partition", "max-bytes", "max_bytes"], path)
   const given = at(section, "partition")
   const partition = Array.isArray(given) && given.length === 1 ? (given[0] as Tree) : given
   if (partition !== undefined && (!Predicate.isString(partition) || partition === "all")) {
@@ -220,9 +175,9 @@ const topicOf = (meta: Section, path: Path): string | undefined => {
   const topic = at(meta, "topic")
   if (!isSection(topic)) return textAt(meta, "topic", path)
   const place = [...path, "topic"]
-  refuseUnknown(topic, ["version", "meta"], place)
+  refuseUnknownKeys(topic, ["version", "meta"], place)
   const inner = sectionAt(topic, "meta", place)
-  refuseUnknown(inner, ["name"], [...place, "meta"])
+  refuseUnknownKeys(inner, ["name"], [...place, "meta"])
   return textAt(inner, "name", [...place, "meta"])
 }
 
@@ -236,7 +191,7 @@ const settingsOf = (file: Section): ConfigSource => {
   const known = isToday
     ? ["apiVersion", "meta", ...common]
     : ["version", "name", "type", "topic", "consumer", "secrets", ...common]
-  refuseUnknown(file, known, [], (name) => {
+  refuseUnknownKeys(file, known, [], (name) => {
     const [first] = name.split(".")
     return inside.some((row) => row.path[0] === first) ? `parameters.${name}` : undefined
   })
@@ -250,7 +205,7 @@ const settingsOf = (file: Section): ConfigSource => {
   const place: Path = isToday ? ["meta"] : []
   if (isToday) {
     if (at(meta, "producer") !== undefined) refuse(["meta", "producer"], "belongs to a source", "remove meta.producer")
-    refuseUnknown(meta, ["version", "name", "type", "topic", "consumer", "secrets"], place)
+    refuseUnknownKeys(meta, ["version", "name", "type", "topic", "consumer", "secrets"], place)
   }
   checkType(textAt(meta, "type", place), place)
   const consumer = readConsumer(sectionAt(meta, "consumer", place), [...place, "consumer"])
@@ -259,7 +214,7 @@ const settingsOf = (file: Section): ConfigSource => {
   if (second !== undefined) refuse([second], `is given beside ${own}: one of them is enough`, `move it below ${own}`)
   const parent = own ?? sections[0]
   const section = sectionAt(file, parent, [])
-  checkSettings(section, [], [parent])
+  readTree(section, { nameOf: (path) => [parent, ...path].join("."), rows: inside, takesCamelCase: false })
 
   const names = new Map<string, string>()
   const tree: { [key: string]: Tree } = { ...section }
@@ -292,24 +247,38 @@ const secretsOf = (file: Section): Section => {
   return isSection(secrets) ? secrets : {}
 }
 
+/** The secrets that the file lists, whether it uses them or not. */
+const listedIn = (file: Section): ReadonlyArray<string> => {
+  const meta = at(file, "meta")
+  const secrets = at(isSection(meta) ? meta : file, "secrets")
+  const names = Array.isArray(secrets)
+    ? secrets.map((secret: Tree) => (isSection(secret) ? at(secret, "name") : secret))
+    : Object.keys(isSection(secrets) ? secrets : {})
+  return names.filter(Predicate.isString)
+}
+
 /** Reads a file's text, which came from `file`; secrets that it does not hold come from `variables`. */
 export const parse = (
   text: string,
   file: string,
   variables: Variables
 ): Effect.Effect<ConfigSource, ConnectorConfigError> =>
-  Effect.try({
-    try: () => {
-      const raw = parseYaml(text, file)
-      const secrets = secretsOf(raw)
-      const secretOf = (name: string) => {
-        const own = at(secrets, name)
-        return Predicate.isString(own) && own !== "" ? own : variables[name]
-      }
-      return settingsOf(interpolate(raw, [], secretOf) as Section)
-    },
-    catch: (error) => error
-  }).pipe(Effect.catch((error) => (error instanceof ConnectorConfigError ? Effect.fail(error) : Effect.die(error))))
+  Effect.suspend(() =>
+    Effect.fromResult(
+      refusing(() => {
+        const raw = parseYaml(text, file)
+        const own = secretsOf(raw)
+        const used: Array<string> = []
+        const secretOf = (name: string) => {
+          const secret = at(own, name)
+          used.push(name)
+          return Predicate.isString(secret) && secret !== "" ? secret : variables[name]
+        }
+        const source = settingsOf(interpolate(raw, [], secretOf) as Section)
+        return { ...source, secrets: [...listedIn(raw), ...used] }
+      })
+    )
+  )
 
 /** Reads a configuration file; secrets that it does not hold come from `variables`. */
 export const load = Effect.fn("ConfigFile.load")(function* (path: string, variables: Variables) {

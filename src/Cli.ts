@@ -5,7 +5,6 @@
 import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Record, Runtime } from "effect"
 import { CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import {
-  checkEnvironment,
   ConnectorConfig,
   type ConnectorConfigError,
   type ConfigSource,
@@ -109,7 +108,6 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
       settings: settingFlags
     },
     Effect.fnUntraced(function* ({ config, settings }) {
-      yield* checkEnvironment(parts.variables)
       const file = Option.isSome(config) ? [yield* parts.readConfigFile(config.value)] : []
       const sources = [fromFlags(settings), fromEnvironment(parts.variables), ...file]
       yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources))

@@ -2,7 +2,7 @@
  * Every setting, defined once: its name, type, default and one-line description. Help, the README's table and the check
  * for unknown keys are made from this definition, so none of them can differ from it.
  */
-import { Config, Record, Schema, String as Text } from "effect"
+import { Config, type Duration, Record, type Redacted, Schema, String as Text } from "effect"
 import { schemaPolicies } from "./schema/SchemaChange.ts"
 import {
   bytes,
@@ -120,6 +120,7 @@ const mapping = <A>(kind: Kind<{ readonly [key: string]: A }>, description: stri
   )
 
 const policy = oneOf("halt", "quarantine")
+type PolicyName = (typeof policy.codec)["Type"]
 const everyError: Shorthand = {
   key: "on-error",
   flag: "on-error",
@@ -246,6 +247,23 @@ export const build = <T extends Section>(section: T): Config.Config<Values<T>> =
       Config.nested(isSetting(node) ? node.config : build(node), Text.kebabCase(name))
     )
   ) as unknown as Config.Config<Values<T>>
+
+/** A setting's value as a program gives it: sizes and times may also be text. */
+type Given<A> = A extends Duration.Duration
+  ? Duration.Duration | string
+  : A extends Redacted.Redacted<infer B>
+    ? Redacted.Redacted<B> | B
+    : A extends number
+      ? number | string
+      : A
+
+type Tree<T> = {
+  readonly [K in keyof T]?:
+    (T[K] extends Setting<infer A> ? Given<A> : Tree<T[K]> | (K extends "onError" ? PolicyName : never)) | undefined
+}
+
+/** Settings as a program gives them. */
+export type Settings = Tree<typeof settings>
 
 /** A row of the table of settings. */
 export interface SettingInfo {

@@ -26,6 +26,12 @@ parameters:
   url: postgresql://role:s3cr3t@host/db
 `
 
+const listing = (secret: string) => `
+apiVersion: 0.1.0
+meta: { name: sink, type: postgres-sink, topic: orders, secrets: [{ name: ${secret} }] }
+parameters: { url: "\${{ secrets.FLUVIO_PG_URL }}" }
+`
+
 describe("ConfigFile", () => {
   it.effect("takes the original's file as it is", () =>
     Effect.gen(function* () {
@@ -122,6 +128,15 @@ parameters: { url: "\${{secrets.MY_URL}}" }
         columns: { "public.orders": { exclude: ["note"] } },
         map: { sales: "archive" }
       })
+    })
+  )
+
+  it.effect("may refer to secrets whose names begin as those of settings do", () =>
+    Effect.gen(function* () {
+      const secrets = { FLUVIO_PG_URL: variables.MY_URL, FLUVIO_PG_PASSWORD: "s3cr3t" }
+      assert.strictEqual(Redacted.value((yield* read(listing("FLUVIO_PG_PASSWORD"), secrets)).url), variables.MY_URL)
+      const error = yield* Effect.flip(read(listing("OTHER"), secrets))
+      assert.match(error.message, /^FLUVIO_PG_PASSWORD: is no setting, and no secret/)
     })
   )
 

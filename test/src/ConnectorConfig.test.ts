@@ -143,16 +143,6 @@ describe("ConnectorConfig", () => {
     )
   )
 
-  it.effect("refuses variables that are almost settings, and leaves others alone", () =>
-    Effect.gen(function* () {
-      yield* ConnectorConfig.checkEnvironment({ FLUVIO_PG_GROUP_ROWS: "1", FLUVIO_PG_SERVICE_HOST: "", HOME: "" })
-      const misspelt = yield* Effect.flip(ConnectorConfig.checkEnvironment({ FLUVIO_PG_ON_EROR: "quarantine" }))
-      assert.strictEqual(misspelt.message, "FLUVIO_PG_ON_EROR: is no setting; FLUVIO_PG_ON_ERROR is")
-      const fileOnly = yield* Effect.flip(ConnectorConfig.checkEnvironment({ FLUVIO_PG_TABLES_COLUMNS: "" }))
-      assert.match(fileOnly.message, /only a configuration file/)
-    })
-  )
-
   it("documents every setting, once", () => {
     const names = ["key", "environment", "flag"] as const
     for (const name of names) {
