@@ -3,7 +3,7 @@
  * that embedders and tests may give others.
  */
 import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Record, Runtime } from "effect"
-import { CliConfig, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
+import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import {
   ConnectorConfig,
   type ConnectorConfigError,
@@ -12,6 +12,7 @@ import {
   fromObject
 } from "./ConnectorConfig.ts"
 import { type Path, shorthands, table } from "./Settings.ts"
+import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
 
 /** How the demonstration was asked to run. */
 export interface DemoOptions {
@@ -228,6 +229,11 @@ export const run =
       })
     )
 
-/** An interrupted connector has finished the group in hand and saved its position: that is success. */
-export const teardown: Runtime.Teardown = (exit, onExit) =>
-  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? onExit(0) : Runtime.defaultTeardown(exit, onExit)
+/** An interrupted connector has finished the group in hand, or given it up as a whole: that is success. */
+export const teardown: Runtime.Teardown = (exit, onExit) => {
+  if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return onExit(exitCodes.fine)
+  const failure = Cause.squash(exit.cause)
+  if (!CliError.isCliError(failure)) return onExit(exitCodeOf(failure))
+  const isHelp = Predicate.isTagged(failure, "ShowHelp") && failure.errors.length === 0
+  onExit(isHelp ? exitCodes.fine : exitCodes.usage)
+}

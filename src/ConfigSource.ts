@@ -1,6 +1,7 @@
 /** Where settings come from. Every source refuses what is no setting, because it would be ignored without a word. */
 import { ConfigProvider, Duration, Effect, Predicate, Redacted, Result, Schema, String as Text } from "effect"
 import { environmentName, type Path, type SettingInfo, type Settings, shorthands, table } from "./Settings.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 
 /** A setting is missing, unknown or malformed. It never carries a value: a value may be a secret in the wrong place. */
 export class ConnectorConfigError extends Schema.TaggedError<ConnectorConfigError>()("ConnectorConfigError", {
@@ -9,7 +10,7 @@ export class ConnectorConfigError extends Schema.TaggedError<ConnectorConfigErro
   reason: Schema.String,
   remedy: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   override get message() {
     return `${this.key}: ${this.reason}`
   }

@@ -13,6 +13,7 @@ import * as Standby from "./Standby.ts"
 import { Assembler } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
 import { type TransactionError } from "./stream/TransactionError.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 
 /** Retention removed records that were not applied yet. */
 export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionGap", {
@@ -21,7 +22,7 @@ export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionG
   needed: Offset,
   available: Offset
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "copy the tables from the source again, then set the position in fluvio.offset; nothing was skipped"
   override get message() {
     return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`
@@ -34,7 +35,7 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
   partition: Schema.Natural,
   offset: Offset
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the topic was re-created or this is another cluster: point the connector at the topic it was reading"
   override get message() {
@@ -289,6 +290,21 @@ export const groups: Stream.Stream<
 
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 
+/** The same failure is told at the first, second, fourth, … try: a target that is away for a night fills no log. */
+const sayTryingAgain = () => {
+  let told: string | undefined
+  return ({ attempt, duration, input }: Schedule.Metadata<unknown, ConnectorError>) => {
+    if (input.message === told && !Number.isInteger(Math.log2(attempt))) return Effect.void
+    told = input.message
+    const pause = `${(Duration.toMillis(duration) / 1000).toFixed(1)} s`
+    return Effect.logWarning(
+      attempt < 3
+        ? `${input.message}; trying again in ${pause}`
+        : `${input.message}; trying again in ${pause}, after ${attempt} tries without progress: ${input.remedy}`
+    )
+  }
+}
+
 /** Runs the connector for ever; `onApplied` is told of each committed group. Only a committed group resets the back-off. */
 export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, never, R>) =>
   Effect.gen(function* () {
@@ -297,14 +313,17 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       Schedule.jittered,
       Schedule.upTo({ times: retry.times ?? Infinity }),
       Schedule.setInputType<ConnectorError>(),
-      Schedule.while(({ input }) => input.isRetryable)
+      Schedule.while(({ input }) => isRetryable(input)),
+      Schedule.tap(sayTryingAgain())
     )
     yield* groups.pipe(
-      Stream.tapError((error) =>
-        error.isRetryable ? Effect.logWarning(`${error.message}; trying again`) : Effect.void
-      ),
       Stream.tap(onApplied),
       Stream.retry(backOff),
+      Stream.tapError((error) =>
+        isRetryable(error)
+          ? Effect.logError(`Stopped after ${(retry.times ?? 0) + 1} tries without progress: ${error.message}`)
+          : Effect.void
+      ),
       Stream.runDrain
     )
   })

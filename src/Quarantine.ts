@@ -13,6 +13,7 @@ import type { Relation } from "./stream/Relation.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
 import type { Change, End } from "./stream/Change.ts"
 import type { Tuple } from "./stream/Tuple.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 
 /** Why a transaction is set aside: the class that `on-error.*` names, or that it follows one with the same key. */
 export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"
@@ -39,7 +40,7 @@ export class QuarantineLimit extends Schema.TaggedError<QuarantineLimit>()("Quar
   limit: Schema.Natural,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "resolve what is held in fluvio.quarantine, or raise `quarantine-limit`; then start again"
   override get message() {
     return `${this.limit} transactions in a row were set aside, and the one that ends at offset ${this.offset} fails too: ${this.reason}`
@@ -51,7 +52,7 @@ export class QuarantineTooLarge extends Schema.TaggedError<QuarantineTooLarge>()
   offset: Offset,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "resolve the cause in the target; then start again"
   override get message() {
     return `the transaction that begins at offset ${this.offset} has more than ${mostBytes / 1024 / 1024} MiB and cannot be set aside: ${this.reason}`

@@ -102,10 +102,22 @@ const readTime = (value: string) => {
   return Object.hasOwn(units, match[2]) ? units[match[2]](Number(match[1])) : undefined
 }
 
+const writeTime = (value: Duration.Duration) => `${Duration.toMillis(value)} millis`
+
 export const time: Kind<Duration.Duration> = {
-  codec: parsed(Schema.Duration, readTime, (value) => `${Duration.toMillis(value)} millis`),
+  codec: parsed(Schema.Duration, readTime, writeTime),
   expects: `a time such as "200 millis", "10 s" or "1 min"`
 }
+
+/** A time of at least so many milliseconds. */
+export const timeFrom = (minimum: number): Kind<Duration.Duration> => ({
+  codec: parsed(
+    Schema.Duration.check(Schema.makeFilter((value) => Duration.toMillis(value) >= minimum)),
+    readTime,
+    writeTime
+  ),
+  expects: `${time.expects}, from ${minimum} millis on`
+})
 
 /** As a list in the file; separated by commas anywhere else. */
 const list = (item: Schema.Codec<string>, expects: string): Kind<ReadonlyArray<string>> => ({

@@ -17,6 +17,7 @@ import {
   tables,
   text,
   time,
+  timeFrom,
   toggle
 } from "./SettingKind.ts"
 
@@ -230,8 +231,8 @@ export const settings = {
     map: mapping(renames, "Target schemas and tables that are named otherwise than in the source")
   },
   retry: {
-    min: setting(time, "250 millis", "First pause before a retry; each next one is twice as long"),
-    max: setting(time, "30 s", "Longest pause before a retry"),
+    min: setting(timeFrom(10), "250 millis", "First pause before a retry; each next one is twice as long"),
+    max: setting(timeFrom(100), "30 s", "Longest pause before a retry"),
     times: optional(natural(0), "So many retries without progress stop the connector; without it, none do")
   },
   acceptEpoch: optional(offset, "The source was rewound: accept its new history from this offset on", {

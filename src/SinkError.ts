@@ -7,6 +7,7 @@ import { Lsn, type OffsetStoreError, type PositionConflict } from "./stream/Offs
 import type { Relation } from "./stream/Relation.ts"
 import type { Unreadable } from "./stream/TransactionError.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 
 const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
 
@@ -15,9 +16,7 @@ export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed"
   ...place,
   failure: SqlFailure.SqlFailure
 }) {
-  get isRetryable() {
-    return this.failure.isRetryable
-  }
+  readonly isRetryable = isRetryable(this)
   get remedy() {
     return this.failure.remedy
   }
@@ -32,7 +31,7 @@ export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict"
   kind: Schema.Literals(["update_missing", "delete_missing", "several_rows"]),
   rows: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   get remedy() {
     return this.kind === "several_rows"
       ? "the key is not unique in the target: add the unique index that the source has"
@@ -45,7 +44,7 @@ export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict"
 
 /** The stream does not say which row an update or delete means. */
 export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("IdentityMissing", place) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key"
   override get message() {

@@ -3,10 +3,11 @@ import { Effect, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
 import * as SqlFailure from "./target/SqlFailure.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 
 /** A pooler hands a session of the target's to each transaction, and with it the locks that another one has left there. */
 export class SessionsPooled extends Schema.TaggedError<SessionsPooled>()("SessionsPooled", {}) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "set `target.lock: none` and `target.prepare: false`, and run one instance only; or connect past the pooler"
   override get message() {

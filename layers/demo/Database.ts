@@ -2,6 +2,7 @@
 import { Effect, Redacted, Schema, type Scope } from "effect"
 import type { QueryArrayResult } from "pg"
 import { load, type PackageMissing } from "../embedded/OptionalPackage.ts"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** A row as PostgreSQL prints it, so that nothing is lost on the way. */
 export type Row = ReadonlyArray<string | null>
@@ -12,7 +13,7 @@ export class DatabaseError extends Schema.TaggedError<DatabaseError>()("Database
   sqlState: Schema.UndefinedOr(Schema.String),
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "see the reason, which is PostgreSQL's own"
   override get message() {
     return `a statement failed${this.sqlState === undefined ? "" : ` (SQLSTATE ${this.sqlState})`}: ${this.reason}`

@@ -14,13 +14,14 @@ import { compare, type Comparison, type TableComparison } from "./Compare.ts"
 import * as Database from "./Database.ts"
 import * as SinkProcess from "./SinkProcess.ts"
 import * as Workload from "./Workload.ts"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** Another process did not bring about in time what the demo waits for. */
 export class WaitedTooLong extends Schema.TaggedError<WaitedTooLong>()("WaitedTooLong", {
   what: Schema.String,
   seconds: Schema.Number
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "see the last lines of the sink's log, if it left any; a machine under heavy load may just need another try"
   override get message() {
@@ -32,7 +33,7 @@ export class WaitedTooLong extends Schema.TaggedError<WaitedTooLong>()("WaitedTo
 export class DatabasesDiffer extends Schema.TaggedError<DatabasesDiffer>()("DatabasesDiffer", {
   differences: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "this is a defect of the connector: please report it with this output"
   override get message() {
     return `the target differs from the source in ${this.differences} rows and columns`

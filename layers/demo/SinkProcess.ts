@@ -5,12 +5,13 @@ import { extname } from "node:path"
 import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** The process could not be started, or ended without being told to. */
 export class SinkEnded extends Schema.TaggedError<SinkEnded>()("SinkEnded", {
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "see the last lines of its log, if it left any"
   override get message() {
     return `the sink has ended by itself: ${this.reason}`

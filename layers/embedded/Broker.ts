@@ -14,13 +14,14 @@ import { fileURLToPath } from "node:url"
 import type { Place } from "../fluvio/Connection.ts"
 import { type Codec, encodeBatch, type NewRecord } from "../fluvio/RecordBatch.ts"
 import { BrokerServer, type Faults, type ServerOptions } from "./BrokerServer.ts"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** The broker could not be started, or refused what it was asked for. */
 export class BrokerError extends Schema.TaggedError<BrokerError>()("BrokerError", {
   operation: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "see the reason; if a port or the folder is in use, another development broker may still be running"
   override get message() {
     return `the development broker could not ${this.operation}: ${this.reason}`

@@ -1,12 +1,13 @@
 /** Packages that only the embedded parts need, so that a production install may leave them out. */
 import { Effect, Schema } from "effect"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** An optional package is not installed, or cannot be loaded on this platform. */
 export class PackageMissing extends Schema.TaggedError<PackageMissing>()("PackageMissing", {
   name: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   get remedy() {
     return `install it with \`npm install ${this.name}\`; it is an optional dependency that \`--omit=optional\` leaves out`
   }

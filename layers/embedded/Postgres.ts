@@ -20,6 +20,7 @@ import { pathToFileURL } from "node:url"
 import { promisify } from "node:util"
 import { quote } from "../../src/target/Identifier.ts"
 import { load, type PackageMissing } from "./OptionalPackage.ts"
+import { isRetryable } from "../../src/stream/Outcome.ts"
 
 /** A server could not be set up, started, stopped or asked. */
 export class PostgresServerError extends Schema.TaggedError<PostgresServerError>()("PostgresServerError", {
@@ -27,7 +28,7 @@ export class PostgresServerError extends Schema.TaggedError<PostgresServerError>
   reason: Schema.String,
   remedy: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   override get message() {
     return `the embedded PostgreSQL server could not ${this.operation}: ${this.reason}`
   }

@@ -192,6 +192,7 @@ const failed = (operation: string) => (error: unknown) =>
     ? new OffsetStoreError({
         operation,
         sqlState: error.sqlState,
+        class: error.class,
         reason: error.condition,
         isRetryable: error.isRetryable,
         remedy: isOfSchema.has(error.class) ? ownSchema : error.remedy
@@ -199,6 +200,7 @@ const failed = (operation: string) => (error: unknown) =>
     : new OffsetStoreError({
         operation,
         sqlState: undefined,
+        class: undefined,
         reason: "the tables of the schema fluvio do not hold what this version wrote there",
         isRetryable: false,
         remedy: ownSchema

@@ -10,6 +10,7 @@ import type { Route } from "../target/Route.ts"
 import { fits, type SchemaRefused } from "./SchemaChange.ts"
 import * as SqlFailure from "../target/SqlFailure.ts"
 import { load, type NotATable, type TableName, type TargetTable } from "../target/TargetTable.ts"
+import { isRetryable } from "../stream/Outcome.ts"
 
 const place = { table: Schema.String, offset: Offset, commitLsn: Schema.UndefinedOr(Lsn) }
 
@@ -25,7 +26,7 @@ export const describe = ({ commitLsn, offset, table }: Place & { readonly table:
 
 /** The target has no table for a relation, and none was created. */
 export class TableMissing extends Schema.TaggedError<TableMissing>()("TableMissing", place) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "create the table in the target with the rows that it should have by now, or leave it out with `tables.exclude`; `schema-changes: additive` creates tables when the stream describes them for the first time"
   override get message() {
@@ -35,7 +36,7 @@ export class TableMissing extends Schema.TaggedError<TableMissing>()("TableMissi
 
 /** Row security would hide rows of the table from the connector. */
 export class RowSecurityActive extends Schema.TaggedError<RowSecurityActive>()("RowSecurityActive", place) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "ALTER ROLE … BYPASSRLS for the connector's role, or let it own the table"
   override get message() {
     return `${describe(this)}: row security would hide rows of this table from the connector`

@@ -18,6 +18,7 @@ import { type TargetType, type TypeName, isWidening, resolve } from "./SourceTyp
 import * as SqlFailure from "../target/SqlFailure.ts"
 import type { NotATable, TableName, TargetColumn, TargetTable } from "../target/TargetTable.ts"
 import type { RelationChange } from "../stream/Change.ts"
+import { isRetryable } from "../stream/Outcome.ts"
 
 /**
  * `none` changes nothing, `validate` refuses whatever would have to be changed, `additive` refuses what would lose
@@ -62,7 +63,7 @@ export class SchemaRefused extends Schema.TaggedError<SchemaRefused>()("SchemaRe
   /** What else helps. */
   hint: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   get remedy() {
     const ways = this.alternatives.map((statements) => statements.map((text) => `${text};`).join(" "))
     return [...(ways.length === 0 ? [] : [`run in the target: ${ways.join(" OR ")}`]), this.hint].join(" — ")

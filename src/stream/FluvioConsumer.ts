@@ -5,6 +5,7 @@
  * Both pass `test/layers/fluvio/conformance.ts`.
  */
 import { type Array, Context, type Effect, Schema, type Stream } from "effect"
+import { isRetryable } from "./Outcome.ts"
 
 /** An absolute offset in a partition: a whole number from 0 to 2^53 - 1. */
 export const Offset = Schema.Natural.pipe(Schema.brand("Offset"))
@@ -69,7 +70,7 @@ export class OffsetEvicted extends Schema.TaggedError<OffsetEvicted>()("OffsetEv
   requested: Schema.Natural,
   available: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the records in between are gone: restore the target from a copy of the source, or accept the gap with an explicit position"
   override get message() {
@@ -83,7 +84,7 @@ export class OffsetBeyondEnd extends Schema.TaggedError<OffsetBeyondEnd>()("Offs
   requested: Schema.Natural,
   end: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "check that the topic was not deleted and created again and that the endpoint is the right cluster"
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} lies beyond its end ${this.end}`
@@ -92,7 +93,7 @@ export class OffsetBeyondEnd extends Schema.TaggedError<OffsetBeyondEnd>()("Offs
 
 /** The cluster does not know the topic or the partition. */
 export class TopicNotFound extends Schema.TaggedError<TopicNotFound>()("TopicNotFound", place) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "create it with `fluvio topic create <topic>`, or correct `topic` or `consumer.partition`"
   override get message() {
     return `${this.topic}-${this.partition} does not exist`
@@ -105,7 +106,7 @@ export class CorruptBatch extends Schema.TaggedError<CorruptBatch>()("CorruptBat
   offset: Schema.Natural,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "the log is damaged at this offset: repair the replica, then start again; nothing was skipped"
   override get message() {
     return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} is corrupt: ${this.reason}`
@@ -119,7 +120,7 @@ export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchToo
   bytes: Schema.Natural,
   limit: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "raise `consumer.maxBytes` above the size of the batch; the process needs a few times that memory"
   override get message() {
     return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} has ${this.bytes} bytes, more than the ${this.limit} allowed`
@@ -132,7 +133,7 @@ export class OffsetGap extends Schema.TaggedError<OffsetGap>()("OffsetGap", {
   expected: Schema.Natural,
   received: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "records are missing in the log or a filter removed them: this connector needs the raw, complete log"
   override get message() {
@@ -145,8 +146,8 @@ export class LeaderMoved extends Schema.TaggedError<LeaderMoved>()("LeaderMoved"
   ...place,
   reason: Schema.String
 }) {
-  readonly isRetryable = true
-  readonly remedy = "none needed: the leader is looked up again"
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "check with `fluvio cluster spu list` that the SPU that leads the partition is online"
   override get message() {
     return `the leader of ${this.topic}-${this.partition} moved or is away: ${this.reason}`
   }
@@ -158,7 +159,7 @@ export class FluvioUnreachable extends Schema.TaggedError<FluvioUnreachable>()("
   operation: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = true
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "check that the cluster runs and that `consumer.endpoint` (or the active Fluvio profile) names it"
   override get message() {
     return `${this.operation} at ${this.endpoint} failed: ${this.reason}`
@@ -171,8 +172,8 @@ export class FluvioSilent extends Schema.TaggedError<FluvioSilent>()("FluvioSile
   operation: Schema.String,
   seconds: Schema.Finite
 }) {
-  readonly isRetryable = true
-  readonly remedy = "none needed: the connection was closed and is opened again"
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "check that the cluster answers at that endpoint, and raise `consumer.timeout` if it needs longer"
   override get message() {
     return `${this.endpoint} did not answer ${this.operation} for ${this.seconds} s`
   }
@@ -184,7 +185,7 @@ export class FluvioProtocolError extends Schema.TaggedError<FluvioProtocolError>
   operation: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "check that the endpoint is a Fluvio cluster of version 0.11 to 0.18"
   override get message() {
     return `${this.endpoint} answered ${this.operation} with something unexpected: ${this.reason}`
@@ -196,7 +197,7 @@ export class FluvioTlsError extends Schema.TaggedError<FluvioTlsError>()("Fluvio
   endpoint: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "correct the `tls` section of the Fluvio profile (domain, ca_cert, cert, key), or renew the certificate"
   override get message() {
@@ -209,7 +210,7 @@ export class FluvioProfileError extends Schema.TaggedError<FluvioProfileError>()
   path: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "set `consumer.endpoint`, or select a profile with `fluvio profile switch <name>`"
   override get message() {
     return `no Fluvio endpoint: ${this.path}: ${this.reason}`
@@ -221,7 +222,7 @@ export class DriverLimit extends Schema.TaggedError<DriverLimit>()("DriverLimit"
   driver: Schema.String,
   reason: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "use `consumer.driver: wire`"
   override get message() {
     return `the ${this.driver} driver cannot go on: ${this.reason}`

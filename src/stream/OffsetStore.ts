@@ -2,6 +2,7 @@
 import { Context, type Effect, Option, Schema } from "effect"
 import { Offset } from "./FluvioConsumer.ts"
 import { Relation } from "./Relation.ts"
+import { isRetryable } from "./Outcome.ts"
 
 /** A log sequence number of the source: 64 bits, unsigned. */
 export const Lsn = Schema.BigInt.pipe(Schema.brand("Lsn"))
@@ -61,7 +62,7 @@ export class PositionConflict extends Schema.TaggedError<PositionConflict>()("Po
   partition: Schema.Natural,
   expected: Schema.Option(Offset)
 }) {
-  readonly isRetryable = true
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "another instance applies this topic to this database: stop one of them"
   override get message() {
     const expected = Option.match(this.expected, { onNone: () => "no position", onSome: (o) => `offset ${o}` })
@@ -74,6 +75,8 @@ export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>()("Of
   operation: Schema.String,
   /** PostgreSQL's SQLSTATE, when the server gave one. */
   sqlState: Schema.UndefinedOr(Schema.String),
+  /** That of the failed statement; `undefined` when what the tables hold cannot be read. */
+  class: Schema.UndefinedOr(Schema.String),
   reason: Schema.String,
   isRetryable: Schema.Boolean,
   remedy: Schema.String

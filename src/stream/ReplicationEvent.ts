@@ -17,6 +17,7 @@ import {
 import type { Lsn } from "./OffsetStore.ts"
 import type { Relation, RelationColumn, ReplicaIdentity } from "./Relation.ts"
 import { Arena, Tuple } from "./Tuple.ts"
+import { isRetryable } from "./Outcome.ts"
 
 export interface Begin {
   readonly type: "begin"
@@ -123,7 +124,7 @@ export class EventDecodeError extends Schema.TaggedError<EventDecodeError>()("Ev
   /** The byte of the record at which reading stopped. */
   position: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "check that only the PostgreSQL inbound connector writes to this topic, and that no transform changes its records"
   override get message() {
@@ -133,7 +134,7 @@ export class EventDecodeError extends Schema.TaggedError<EventDecodeError>()("Ev
 
 /** A float column holds JSON `null`, which stands for NaN, infinity or -infinity: the source lost which. */
 export class FloatNull extends Schema.TaggedError<FloatNull>()("FloatNull", facts) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "correct the row in the source and then set `float-null` to `nan` or `null` to say what such values become"
   override get message() {

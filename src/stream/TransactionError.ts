@@ -1,6 +1,7 @@
 /** What keeps records from becoming whole source transactions. */
 import { Schema } from "effect"
 import { EventDecodeError, FloatNull } from "./ReplicationEvent.ts"
+import { isRetryable } from "./Outcome.ts"
 
 /** What is known of the place where a transaction could not be put together. */
 const facts = {
@@ -17,7 +18,7 @@ export class UnknownRelation extends Schema.TaggedError<UnknownRelation>()("Unkn
   ...facts,
   relId: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the record that describes the relation lies before the first one read: start from an earlier offset, or restart the inbound connector, which then describes its tables again, and start behind that"
   override get message() {
@@ -32,7 +33,7 @@ export class WrongArity extends Schema.TaggedError<WrongArity>()("WrongArity", {
   columns: Schema.Natural,
   cells: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the topic lacks the record that describes the table's new shape: check that nothing filters it and that one inbound connector alone writes to it"
   override get message() {
@@ -45,7 +46,7 @@ export class CommitWithoutBegin extends Schema.TaggedError<CommitWithoutBegin>()
   offset: Schema.Natural,
   commitLsn: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the beginning of this transaction is missing from the topic: check that nothing filters it, and that reading starts between two transactions"
   override get message() {
@@ -60,7 +61,7 @@ export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("Commit
   commitLsn: Schema.String,
   received: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "records of two sources, or of two connectors, are mixed in this topic: let one inbound connector alone write to it"
   override get message() {
@@ -70,7 +71,7 @@ export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("Commit
 
 /** A producer appended a batch twice: changes of one transaction go back in the source's log, or come behind its Commit. */
 export class RecordsRepeated extends Schema.TaggedError<RecordsRepeated>()("RecordsRepeated", facts) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "the topic holds records twice, and rows that are alike cannot be told from them: copy the tables from the source again and set the position behind the copy"
   override get message() {
@@ -85,7 +86,7 @@ export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRe
   commitLsn: Schema.String,
   applied: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   get remedy() {
     return `make sure that the target matches the source's new history, then set \`accept-epoch: ${this.offset}\` to go on from there`
   }
@@ -98,7 +99,7 @@ export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRe
 export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissing", {
   offset: Schema.Natural
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy =
     "its rest cannot be applied as one: copy the tables from the source again and set the position behind the copy"
   override get message() {

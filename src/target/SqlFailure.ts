@@ -40,14 +40,14 @@ const retryable: ReadonlySet<SqlFailureClass> = new Set([
 ] as const)
 
 const remedies: { readonly [Class in SqlFailureClass]: string } = {
-  connection: "check that the target runs and can be reached; the connector tries again",
+  connection: "check that the target runs and can be reached",
   authentication:
     "check user, password and database of the target's URL, and the server's pg_hba.conf; a server that demands encryption needs sslmode=require",
   tls: "check sslmode, the files given for it (sslrootcert, sslcert, sslkey or target.ca-file and its like), and the server's certificate",
-  serialization: "none needed: the connector applies the group again",
-  lock: "another session holds a lock on the table: see pg_locks in the target; the connector tries again",
-  timeout: "raise the time-out, or find out what holds the target up; the connector tries again",
-  resource: "give the target the resource that it lacks; the connector tries again",
+  serialization: "look for sessions in the target that write to the same rows, and let them write less at a time",
+  lock: "another session holds a lock on the table: see pg_locks in the target",
+  timeout: "raise the time-out, or find out what holds the target up",
+  resource: "give the target the resource that it lacks",
   data: "correct the column's type in the target, or set the transaction aside with `on-error.data: quarantine`",
   constraint:
     "correct the row or the constraint in the target, or set the transaction aside with `on-error.constraint: quarantine`",
@@ -81,12 +81,12 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "25P03": {
     name: "idle-in-transaction time-out",
     class: "timeout",
-    remedy: "raise idle_in_transaction_session_timeout for the connector's role; the connector tries again"
+    remedy: "raise idle_in_transaction_session_timeout for the connector's role"
   },
   "25P04": {
     name: "transaction time-out",
     class: "timeout",
-    remedy: "raise transaction_timeout for the connector's role, or lower group.rows; the connector tries again"
+    remedy: "raise transaction_timeout for the connector's role, or lower group.rows"
   },
   "26000": {
     name: "unknown prepared statement",
@@ -127,13 +127,13 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "53100": {
     name: "the target's disk is full",
     class: "resource",
-    remedy: "free disk space on the target; the connector tries again"
+    remedy: "free disk space on the target"
   },
   "53200": { name: "the target is out of memory", class: "resource" },
   "53300": {
     name: "the target has too many connections",
     class: "resource",
-    remedy: "raise max_connections or the role's connection limit in the target; the connector tries again"
+    remedy: "raise max_connections or the role's connection limit in the target"
   },
   "55000": { name: "object not in the needed state", class: "schema" },
   "55006": { name: "object in use", class: "lock" },
@@ -181,7 +181,7 @@ const system: { readonly [code: string]: Condition } = {
   EMFILE: {
     name: "this process may open no more files",
     class: "resource",
-    remedy: "raise the connector's limit of open files (ulimit -n); it tries again"
+    remedy: "raise the connector's limit of open files (ulimit -n)"
   },
   ERR_TLS_REFUSED: { name: "the target does not offer TLS", class: "tls" },
   CERT_HAS_EXPIRED: { name: "the target's certificate has expired", class: "tls" },

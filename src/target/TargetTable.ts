@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { qualified } from "./Identifier.ts"
+import { isRetryable } from "../stream/Outcome.ts"
 
 /** A table by its names, unquoted. */
 export interface TableName {
@@ -59,7 +60,7 @@ export class NotATable extends Schema.TaggedError<NotATable>()("NotATable", {
   table: Schema.String,
   kind: Schema.String
 }) {
-  readonly isRetryable = false
+  readonly isRetryable = isRetryable(this)
   readonly remedy = "make it a table, map the source's table to another name, or leave it out of the tables to apply"
   override get message() {
     return `${this.table} is a ${this.kind} in the target, not a table`

@@ -280,7 +280,11 @@ layer(Replica.layer, real)("Quarantine", (it) => {
         END $$;
         CREATE TRIGGER fail BEFORE UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION fail();
         ALTER TABLE guarded ENABLE ALWAYS TRIGGER fail`)
-      yield* replica.restart({ "on-error": "quarantine", "quarantine-limit": 10, retry: { min: "1 millis", times: 2 } })
+      yield* replica.restart({
+        "on-error": "quarantine",
+        "quarantine-limit": 10,
+        retry: { min: "10 millis", times: 2 }
+      })
       for (const state of ["53100", "40001", "57014", "55P03", "XX000"]) {
         const systemic = yield* replica.halt(`UPDATE guarded SET v = '${state}' WHERE id = 0`)
         assert.deepStrictEqual(
@@ -291,7 +295,7 @@ layer(Replica.layer, real)("Quarantine", (it) => {
         yield* replica.restart({ "on-error": "quarantine" })
         yield* replica.caughtUp
         yield* replica.target.query("ALTER TABLE guarded ENABLE ALWAYS TRIGGER fail")
-        yield* replica.restart({ "on-error": "quarantine", retry: { min: "1 millis", times: 2 } })
+        yield* replica.restart({ "on-error": "quarantine", retry: { min: "10 millis", times: 2 } })
       }
       yield* replica.replicate("UPDATE guarded SET v = '22000' WHERE id = 1")
       assert.deepStrictEqual((yield* held(replica)).slice(9), ["data 22000"])

@@ -4,6 +4,7 @@ import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as events from "../events.ts"
+import { exitCodes } from "../../src/stream/Outcome.ts"
 import { TestPostgres } from "../postgres.ts"
 
 const entry = fileURLToPath(new URL("../../layers/main.ts", import.meta.url))
@@ -97,7 +98,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
     })
   )
 
-  it.effect("ends with 1 and one message when the target refuses it", () =>
+  it.effect("ends with one message when the target refuses it", () =>
     Effect.gen(function* () {
       const broker = yield* Broker.make()
       yield* broker.createTopic("pets")
@@ -107,19 +108,19 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
       const { code, err } = yield* invoke(["run", "--topic", "pets", "--endpoint", broker.endpoint], {
         FLUVIO_PG_DATABASE_URL: url.href
       })
-      assert.strictEqual(code, 1)
+      assert.strictEqual(code, exitCodes.usage)
       assert.match(err, /^fluvio-postgres-sink: .*the target refused user or password.*\n {2}check user, password/m)
       assert.notInclude(err, "s3cr3t")
       assert.notInclude(err, "    at ")
     })
   )
 
-  it.effect("ends with 1 when the invocation is wrong and with 0 when it explains itself", () =>
+  it.effect("ends with 2 when the invocation is wrong and with 0 when it explains itself", () =>
     Effect.gen(function* () {
       const wrong = yield* invoke(["run", "--topic", "pets"])
-      assert.strictEqual(wrong.code, 1)
+      assert.strictEqual(wrong.code, exitCodes.usage)
       assert.match(wrong.err, /^fluvio-postgres-sink: url: is required/)
-      assert.strictEqual((yield* invoke(["run", "--absent"])).code, 1)
+      assert.strictEqual((yield* invoke(["run", "--absent"])).code, exitCodes.usage)
       assert.strictEqual((yield* invoke(["--help"])).code, 0)
       assert.match((yield* invoke(["--version"])).out, /^fluvio-postgres-sink v\d+\.\d+\.\d+/)
     })
@@ -168,7 +169,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
           yield* connector.signal("SIGTERM")
         }
         const { code, err, out } = yield* connector.ended
-        assert.strictEqual(code, policy === "halt" ? 1 : 0, err)
+        assert.strictEqual(code, policy === "halt" ? exitCodes.stopped : exitCodes.fine, err)
         assert.include(err, policy === "halt" ? "check violation" : "Set aside the transaction")
         assert.notInclude(out + err, "s3cret")
         assert.notInclude(out + err, new URL(Redacted.value(database.url)).password)

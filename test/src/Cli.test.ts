@@ -4,6 +4,7 @@ import { Cause, Effect, Exit, Redacted, Ref, Schema } from "effect"
 import { TestConsole } from "effect/testing"
 import * as Cli from "../../src/Cli.ts"
 import { ConnectorConfig, ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
+import { type FluvioError, FluvioSilent, OffsetEvicted, TopicNotFound } from "../../src/stream/FluvioConsumer.ts"
 
 class Failed extends Schema.TaggedError<Failed>()("Failed", { remedy: Schema.String }) {
   override get message() {
@@ -14,7 +15,7 @@ class Failed extends Schema.TaggedError<Failed>()("Failed", { remedy: Schema.Str
 interface Script {
   readonly variables?: { readonly [name: string]: string }
   readonly file?: object
-  readonly run?: Effect.Effect<void, Failed>
+  readonly run?: Effect.Effect<void, Failed | FluvioError>
 }
 
 const codeOf = (exit: Exit.Exit<void, unknown>) => {
@@ -94,7 +95,17 @@ describe("Cli", () => {
         [
           { file: { topic: "a", url: "postgres://h", retry: { min: "soon" } } },
           ["run", "-c", "x"],
-          'fluvio-postgres-sink: parameters.retry.min: expected a time such as "200 millis", "10 s" or "1 min"\n  correct parameters.retry.min'
+          'fluvio-postgres-sink: parameters.retry.min: expected a time such as "200 millis", "10 s" or "1 min", from 10 millis on\n  correct parameters.retry.min'
+        ],
+        [
+          { variables: { FLUVIO_PG_RETRY_MIN: "0", FLUVIO_PG_RETRY_MAX: "0" } },
+          ["run", ...topicAndUrl],
+          'fluvio-postgres-sink: FLUVIO_PG_RETRY_MIN: expected a time such as "200 millis", "10 s" or "1 min", from 10 millis on\n  correct FLUVIO_PG_RETRY_MIN'
+        ],
+        [
+          { variables: { FLUVIO_PG_RETRY_MAX: "0" } },
+          ["run", ...topicAndUrl],
+          'fluvio-postgres-sink: FLUVIO_PG_RETRY_MAX: expected a time such as "200 millis", "10 s" or "1 min", from 100 millis on\n  correct FLUVIO_PG_RETRY_MAX'
         ],
         [{}, ["run", "--config", "absent.yaml"], "fluvio-postgres-sink: absent.yaml: cannot be read\n  create it"],
         [
@@ -105,7 +116,7 @@ describe("Cli", () => {
       ]
       for (const [script, args, message] of cases) {
         const { code, config, err, out } = yield* invoke(script, ...args)
-        assert.deepStrictEqual({ code, config, err, out }, { code: 1, config: undefined, err: message, out: "" })
+        assert.deepStrictEqual({ code, config, err, out }, { code: 2, config: undefined, err: message, out: "" })
       }
     })
   )
@@ -122,7 +133,7 @@ describe("Cli", () => {
         const { code, err, out } = yield* invoke({}, ...args)
         assert.match(err, message)
         assert.notInclude(err, "s3cr3t")
-        assert.deepStrictEqual({ code, out }, { code: 1, out: "" })
+        assert.deepStrictEqual({ code, out }, { code: 2, out: "" })
       }
     })
   )
@@ -138,6 +149,20 @@ describe("Cli", () => {
       )
       assert.strictEqual(code, 1)
       assert.strictEqual(err, "fluvio-postgres-sink: the group could not be applied\n  correct the row")
+    })
+  )
+
+  it.effect("exits with what the table of outcomes says of the failure", () =>
+    Effect.gen(function* () {
+      const place = { topic: "orders", partition: 0 }
+      for (const [failure, expected] of [
+        [new OffsetEvicted({ ...place, requested: 1, available: 2 }), 4],
+        [new FluvioSilent({ endpoint: "broker:9003", operation: "reading", seconds: 30 }), 5],
+        [new TopicNotFound(place), 2]
+      ] as const) {
+        const { code, err } = yield* invoke({ run: Effect.fail(failure) }, "run", ...topicAndUrl, "--log-level", "none")
+        assert.deepStrictEqual([code, err], [expected, `fluvio-postgres-sink: ${failure.message}\n  ${failure.remedy}`])
+      }
     })
   )
 

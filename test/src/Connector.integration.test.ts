@@ -131,8 +131,9 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Connector on Postgre
       const live = yield* startLive({ partition: records, url: database.url, config })
       yield* live.caughtUp
       yield* goOn
-      const conflict = "Warn: the position of mock-0 was changed by another instance (expected offset 3); trying again"
-      yield* eventually(Effect.sync(() => zombie.logged.includes(conflict)))
+      const conflict =
+        "Warn: the position of mock-0 was changed by another instance (expected offset 3); trying again in"
+      yield* eventually(Effect.sync(() => zombie.logged.some((line) => line.startsWith(conflict))))
       assert.deepStrictEqual(yield* rowsOf(database), [1, 2])
 
       // Both go on, and one of them applies each transaction.
@@ -174,7 +175,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Connector on Postgre
         { id: "1", name: "n1" },
         { id: "2", name: "n2" }
       ])
-      assert.isTrue(connector.logged.some((line) => line.startsWith("Warn: ") && line.endsWith("; trying again")))
+      assert.isTrue(connector.logged.some((line) => line.startsWith("Warn: ") && line.includes("; trying again")))
       assert.lengthOf(connector.applied, 1)
     })
   )

@@ -201,7 +201,7 @@ describe("Connector's retry", () => {
       )
       assert.strictEqual(
         pipeline.logged.filter((text) => text.startsWith("Warn"))[0],
-        "Warn: public.pets, offset 1, transaction 0/1: serialization failure (SQLSTATE 40001); trying again"
+        "Warn: public.pets, offset 1, transaction 0/1: serialization failure (SQLSTATE 40001); trying again in 1.0 s"
       )
     })
   )
@@ -223,6 +223,43 @@ describe("Connector's retry", () => {
       )
       assert.lengthOf(pipeline.transactions(), 3)
       assert.isUndefined(yield* pipeline.position)
+      const failure = "public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200)"
+      assert.deepStrictEqual(pipeline.logged.slice(1), [
+        `Warn: ${failure}; trying again in 0.3 s`,
+        "Info: Starting at the beginning of mock-0, which ends at offset 3",
+        `Warn: ${failure}; trying again in 0.5 s`,
+        "Info: Starting at the beginning of mock-0, which ends at offset 3",
+        `Error: Stopped after 3 tries without progress: ${failure}`
+      ])
+    })
+  )
+
+  it.effect("tells the same failure less and less often, and then with its remedy", () =>
+    Effect.gen(function* () {
+      const states: Array<string> = [...Array(9).fill("53200"), "40001"]
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config: { retry: { min: "1 second", max: "1 second" } },
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) => (text.startsWith("INSERT") ? { sqlState: states.shift() ?? "40001" } : undefined)
+      })
+      yield* pipeline.settle
+      for (let tries = 1; tries < 11; tries++) {
+        yield* TestClock.adjust("1 second")
+        yield* pipeline.settle
+      }
+      const memory =
+        "Warn: public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200); trying again in 1.0 s"
+      const told = (tries: number) =>
+        `${memory}, after ${tries} tries without progress: give the target the resource that it lacks`
+      assert.deepStrictEqual(
+        pipeline.logged.filter((text) => text.startsWith("Warn") && text.includes("53200")),
+        [memory, memory, told(4), told(8)]
+      )
+      assert.lengthOf(
+        pipeline.logged.filter((text) => text.includes("40001")),
+        1
+      )
     })
   )
 
@@ -298,7 +335,7 @@ describe("Connector's retry", () => {
       ])
       assert.deepStrictEqual(pipeline.logged, [
         "Info: Starting at the beginning of mock-0, which ends at offset 5",
-        "Warn: reading at broker:9003 failed: reset; trying again",
+        "Warn: reading at broker:9003 failed: reset; trying again in 0.3 s",
         "Info: Going on at offset 3 of mock-0, which ends at offset 6"
       ])
     })

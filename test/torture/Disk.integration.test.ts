@@ -22,7 +22,7 @@ describe("A full disk", () => {
       const { append, connector, isWhole, result, says } = yield* Scene.make({ url, database, settings })
       yield* append(96, mebibyte / 4)
       yield* connector.start
-      yield* says("the target's disk is full (SQLSTATE 53100); trying again", 2)
+      yield* says("the target's disk is full (SQLSTATE 53100); trying again in", 2)
       assert.isTrue(yield* isWhole)
 
       yield* disk.resize(64 * mebibyte)
@@ -55,7 +55,7 @@ describe("A full disk", () => {
       const { append, connector, isWhole, result, says } = yield* Scene.make({ url, database, settings })
       yield* append(96, mebibyte / 4)
       yield* connector.start
-      yield* says("the target refused the connection; trying again")
+      yield* says("the target refused the connection; trying again in")
 
       yield* disk.resize(256 * mebibyte)
       yield* server.start

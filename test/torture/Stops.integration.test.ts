@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import { encodeBatch } from "../../layers/fluvio/RecordBatch.ts"
+import { exitCodes } from "../../src/stream/Outcome.ts"
 import * as events from "../events.ts"
 import { type TestDatabase, TestPostgres } from "../postgres.ts"
 import * as ConnectorProcess from "./ConnectorProcess.ts"
@@ -92,7 +93,7 @@ const scene: Effect.Effect<Scene, unknown, Scope.Scope | TestPostgres> = Effect.
       yield* process.start
       const { code, message } = yield* process.nextEnd
       yield* process.stop("SIGKILL")
-      assert.strictEqual(code, 1)
+      assert.strictEqual(code, exitCodes.stopped)
       return message ?? ""
     }, Effect.scoped)
   }

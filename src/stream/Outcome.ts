@@ -1,0 +1,146 @@
+/**
+ * What follows from each error: whether trying again may help, whose turn it is, and how the process exits.
+ *
+ * This is the only place that decides it. An error class asks here for its `isRetryable`, the retry around the pipeline
+ * and the log go by that, and the command line takes its exit code from here. A test holds the table to all error
+ * classes that `src` and `layers` export.
+ */
+
+/** The exit codes of the program, as the README lists them. */
+export const exitCodes = {
+  /** Done, or stopped by SIGTERM or SIGINT. */
+  fine: 0,
+  /** A defect of the connector, or something that nobody has thought of. */
+  failed: 1,
+  /** The command line or a setting is wrong. */
+  usage: 2,
+  /** The operator has to decide or to repair something; the same start again would end the same way. */
+  stopped: 4,
+  /** What might have passed by itself did not pass within `retry.times`. */
+  gaveUp: 5
+} as const
+
+/** Whose turn it is, which is the kind of remedy that the error's own `remedy` spells out. */
+const outcomes = {
+  /** It may pass by itself; the remedy is for when it does not. */
+  passing: { isRetryable: true, exitCode: exitCodes.gaveUp },
+  /** A setting, or the connector's environment, has to be corrected. */
+  settings: { isRetryable: false, exitCode: exitCodes.usage },
+  /** A record or a value has to be corrected, or set aside. */
+  data: { isRetryable: false, exitCode: exitCodes.stopped },
+  /** The target's tables, types or rights have to be made to fit. */
+  schema: { isRetryable: false, exitCode: exitCodes.stopped },
+  /** Rows of source and target have to be made to agree. */
+  conflict: { isRetryable: false, exitCode: exitCodes.stopped },
+  /** It has to be decided where in the source's history the target stands. */
+  position: { isRetryable: false, exitCode: exitCodes.stopped },
+  /** It has to be reported. */
+  defect: { isRetryable: false, exitCode: exitCodes.failed }
+} as const
+
+export type Outcome = keyof typeof outcomes
+
+/** What some classes know of themselves. */
+interface Facts {
+  readonly isRetryable?: unknown
+  readonly class?: unknown
+  readonly failure?: Facts
+}
+
+/** By what `target/SqlFailure` makes of the SQLSTATE. */
+const bySqlFailure = (failure: Facts): Outcome => {
+  if (failure.isRetryable === true) return "passing"
+  switch (failure.class) {
+    case "authentication":
+    case "connection":
+    case "tls":
+      return "settings"
+    case "data":
+      return "data"
+    case "constraint":
+      return "conflict"
+    case "privilege":
+    case "schema":
+      return "schema"
+    default:
+      return "defect"
+  }
+}
+
+/** By the tag of the error's class; a function where the error's facts decide. */
+const table = {
+  // Reading the topic
+  OffsetEvicted: "position",
+  OffsetBeyondEnd: "position",
+  OffsetGap: "data",
+  CorruptBatch: "data",
+  BatchTooLarge: "settings",
+  TopicNotFound: "settings",
+  LeaderMoved: "passing",
+  FluvioUnreachable: "passing",
+  FluvioSilent: "passing",
+  FluvioProtocolError: "settings",
+  FluvioTlsError: "settings",
+  FluvioProfileError: "settings",
+  DriverLimit: "settings",
+  // Records to transactions
+  EventDecodeError: "data",
+  FloatNull: "data",
+  UnknownRelation: "data",
+  WrongArity: "data",
+  CommitWithoutBegin: "data",
+  CommitMismatch: "data",
+  RecordsRepeated: "data",
+  SourceRewound: "position",
+  BeginMissing: "position",
+  // The place in the topic
+  RetentionGap: "position",
+  PlaceNotProved: "position",
+  PositionConflict: "passing",
+  OffsetStoreError: (error) => (error.class === undefined ? "schema" : bySqlFailure(error)),
+  // The target
+  SqlFailure: bySqlFailure,
+  ApplyFailed: ({ failure = {} }) => bySqlFailure(failure),
+  RowConflict: "conflict",
+  IdentityMissing: "schema",
+  SchemaRefused: "schema",
+  TableMissing: "schema",
+  NotATable: "schema",
+  RowSecurityActive: "schema",
+  SessionsPooled: "settings",
+  // Setting aside
+  QuarantineLimit: "data",
+  QuarantineTooLarge: "data",
+  // The process
+  ConnectorConfigError: "settings",
+  PackageMissing: "settings",
+  // The parts for development
+  BrokerError: "settings",
+  DatabaseError: "defect",
+  DatabasesDiffer: "defect",
+  InboundError: ({ isRetryable }) => (isRetryable === true ? "passing" : "settings"),
+  PostgresServerError: "settings",
+  SinkEnded: "defect",
+  WaitedTooLong: "defect"
+} satisfies { readonly [tag: string]: Outcome | ((error: Facts) => Outcome) }
+
+/** The tags of all error classes. */
+export type Tag = keyof typeof table
+
+export const tags = Object.keys(table) as ReadonlyArray<Tag>
+
+const isTag = (tag: unknown): tag is Tag => typeof tag === "string" && Object.hasOwn(table, tag)
+
+/** A class that is not in the table is none of the connector's, and nothing is known of it. */
+export const outcomeOf = (error: unknown): Outcome => {
+  const { _tag } = Object(error) as { readonly _tag?: unknown }
+  if (!isTag(_tag)) return "defect"
+  const entry: Outcome | ((error: Facts) => Outcome) = table[_tag]
+  return typeof entry === "string" ? entry : entry(error as Facts)
+}
+
+/** Whether trying again may help. */
+export const isRetryable = (error: { readonly _tag: Tag }): boolean => outcomes[outcomeOf(error)].isRetryable
+
+/** How the process exits when the error ends it. */
+export const exitCodeOf = (error: unknown): number => outcomes[outcomeOf(error)].exitCode
