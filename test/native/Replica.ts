@@ -33,7 +33,6 @@ import {
   Schema,
   type Scope
 } from "effect"
-import { compare, type TableComparison } from "../../layers/demo/Compare.ts"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as Inbound from "../../layers/embedded/Inbound.ts"
 import * as Postgres from "../../layers/embedded/Postgres.ts"
@@ -43,6 +42,7 @@ import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
 import type { SqlFailure } from "../../src/target/SqlFailure.ts"
 import { connect, type QueryError, type Row, type TestDatabase } from "../postgres.ts"
+import { equalToSource } from "./Equality.ts"
 
 /** Settings of the connector as its file would have them, e.g. `{ "missing-row": "halt" }`. */
 export type Settings = Readonly<Record<string, unknown>>
@@ -138,36 +138,6 @@ export interface Replication extends Feed, Run {
 
 /** The publication that is captured; made `FOR ALL TABLES` unless the scenario makes it. */
 export const publication = "published"
-
-/** The connector's own tables are not the source's. */
-const isOwn = ({ schema }: TableComparison): boolean => schema === "fluvio"
-
-/** Every table of the source has its rows in the target. */
-export const equalToSource = (source: TestDatabase, target: TestDatabase) =>
-  Effect.map(compare(source.url, target.url), ({ tables }) =>
-    assert.deepStrictEqual(
-      tables.filter((table) => !isOwn(table) && table.missingRows + table.extraRows + table.missingColumns.length > 0),
-      [],
-      "source and target differ"
-    )
-  )
-
-/** Every table has the same columns and rows on both sides; one without rows may be missing. */
-export const equalToNative = (native: TestDatabase, target: TestDatabase) =>
-  Effect.gen(function* () {
-    const { tables } = yield* compare(native.url, target.url)
-    const names = new Set(tables.map(({ name, schema }) => `${schema}.${name}`))
-    const { tables: others } = yield* compare(target.url, native.url)
-    const alone = others.filter((table) => table.rows > 0 && !names.has(`${table.schema}.${table.name}`))
-    const differing = tables.filter(
-      (table) => table.missingRows + table.extraRows + table.missingColumns.length + table.extraColumns.length > 0
-    )
-    assert.deepStrictEqual(
-      [...differing, ...alone].filter((table) => !isOwn(table)),
-      [],
-      "the native subscriber (as source) and the target differ"
-    )
-  })
 
 const deadline = "30 seconds"
 

@@ -41,17 +41,8 @@
  */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Predicate } from "effect"
-import {
-  equalToNative,
-  equalToSource,
-  type Feed,
-  Replica,
-  real,
-  type Role,
-  type Run,
-  type RunOptions,
-  type Settings
-} from "./Replica.ts"
+import { equalToNative, equalToSource } from "./Equality.ts"
+import { type Feed, Replica, real, type Role, type Run, type RunOptions, type Settings } from "./Replica.ts"
 
 export interface Step {
   readonly source?: string
