@@ -8,7 +8,7 @@ import * as fc from "fast-check"
 import { fuzzRuns } from "../fuzz.ts"
 import { workload, tables } from "./RandomSql.ts"
 import { equalToNative } from "./Equality.ts"
-import { Replica, real, type RunOptions } from "./Replica.ts"
+import { nativeOf, Replica, real, type RunOptions } from "./Replica.ts"
 import { oneByOne, streamed, together } from "./Scenario.ts"
 
 const { numRuns } = fuzzRuns(3)
@@ -42,9 +42,9 @@ const check = (queries: ReadonlyArray<string>) =>
     yield* feed.release
     for (const { settings } of ways) {
       const run = yield* feed.run({ target: tables, settings })
-      yield* feed.native!.caughtUp
+      yield* nativeOf(feed).caughtUp
       yield* run.caughtUp
-      yield* equalToNative(feed.native!.database, run.target)
+      yield* equalToNative(nativeOf(feed).database, run.target)
       yield* run.stop
     }
   }).pipe(Effect.scoped)

@@ -42,7 +42,7 @@ import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
 import type { SqlFailure } from "../../src/target/SqlFailure.ts"
 import { connect, type QueryError, type Row, type TestDatabase } from "../postgres.ts"
-import { equalToSource } from "./Equality.ts"
+import { equalToNative, equalToSource } from "./Equality.ts"
 
 /** Settings of the connector as its file would have them, e.g. `{ "missing-row": "halt" }`. */
 export type Settings = Readonly<Record<string, unknown>>
@@ -134,10 +134,22 @@ export interface Replication extends Feed, Run {
   same(query: string): Effect.Effect<void, QueryError>
   /** Compares every table of the source with its namesake in the target. */
   readonly equal: Effect.Effect<void, unknown>
+  /** Runs statements in the target, and in the native subscriber when that has applied what is committed. */
+  onBoth(sql: string): Effect.Effect<void, QueryError | Overdue>
+  /** Compares every table of the native subscriber with its namesake in the target. */
+  readonly judged: Effect.Effect<void, unknown>
 }
+
+export interface ReplicationOptions extends RunOptions, FeedOptions {}
 
 /** The publication that is captured; made `FOR ALL TABLES` unless the scenario makes it. */
 export const publication = "published"
+
+/** The native subscriber that the scenario has asked for. */
+export const nativeOf = ({ native }: Feed): Native => {
+  assert(native !== undefined, "the scenario has no native subscriber")
+  return native
+}
 
 const deadline = "30 seconds"
 
@@ -189,7 +201,12 @@ const databases = Effect.fnUntraced(function* (server: Postgres.PostgresServer) 
     admin.query(`DROP DATABASE ${name} WITH (FORCE)`).pipe(
       // A walsender that ends just now still holds its slot.
       Effect.retry({ schedule: Schedule.spaced("5 millis"), times: 1000 }),
-      Effect.andThen(admin.query(`DROP ROLE IF EXISTS ${name}`)),
+      Effect.andThen(
+        admin.query(`
+          DO $$ BEGIN
+            IF EXISTS (SELECT FROM pg_roles WHERE rolname = '${name}') THEN DROP OWNED BY ${name}; DROP ROLE ${name}; END IF;
+          END $$`)
+      ),
       Effect.orDie
     )
   return (name: string) =>
@@ -418,11 +435,8 @@ const make = Effect.gen(function* () {
     } satisfies Feed
   })
 
-  const start = Effect.fnUntraced(function* ({
-    source: prepared,
-    ...options
-  }: RunOptions & { readonly source?: string }) {
-    const fed = yield* feed({ source: prepared })
+  const start = Effect.fnUntraced(function* (options: ReplicationOptions) {
+    const fed = yield* feed(options)
     const run = yield* fed.run(options)
     const commit = (transactions: ReadonlyArray<string>) =>
       Effect.forEach(transactions, (text) => fed.source.query(text), { discard: true })
@@ -437,7 +451,11 @@ const make = Effect.gen(function* () {
           const [wanted, found] = yield* Effect.all([fed.source.query(query), run.target.query(query)])
           assert.deepStrictEqual(found, wanted)
         }),
-      equal: equalToSource(fed.source, run.target)
+      equal: equalToSource(fed.source, run.target),
+      onBoth: (sql) => Effect.andThen(nativeOf(fed).define(sql), run.target.query(sql)).pipe(Effect.asVoid),
+      judged: Effect.suspend(() =>
+        Effect.andThen(nativeOf(fed).caughtUp, equalToNative(nativeOf(fed).database, run.target))
+      )
     }
     return replication
   })
@@ -448,8 +466,7 @@ const make = Effect.gen(function* () {
 export class Replica extends Context.Service<Replica, Effect.Success<typeof make>>()("test/Replica") {
   static readonly layer = Layer.effect(Replica, make)
 
-  static readonly start = (scenario: RunOptions & { readonly source?: string }) =>
-    Effect.flatMap(Replica, ({ start }) => start(scenario))
+  static readonly start = (options: ReplicationOptions) => Effect.flatMap(Replica, ({ start }) => start(options))
 
   static readonly feed = (options: FeedOptions) => Effect.flatMap(Replica, ({ feed }) => feed(options))
 }

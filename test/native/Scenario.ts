@@ -42,7 +42,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Predicate } from "effect"
 import { equalToNative, equalToSource } from "./Equality.ts"
-import { type Feed, Replica, real, type Role, type Run, type RunOptions, type Settings } from "./Replica.ts"
+import { type Feed, nativeOf, Replica, real, type Role, type Run, type RunOptions, type Settings } from "./Replica.ts"
 
 export interface Step {
   readonly source?: string
@@ -161,7 +161,7 @@ const conclude: (feed: Feed, run: Run, scenario: Scenario, end: End, turn: numbe
   Effect.fnUntraced(function* (feed, run, scenario, end, turn) {
     if (!isStop(end)) {
       yield* run.caughtUp
-      if (end === "native") yield* equalToNative(feed.native!.database, run.target)
+      if (end === "native") yield* equalToNative(nativeOf(feed).database, run.target)
       if (end === "source") yield* equalToSource(feed.source, run.target)
       for (const [query, rows] of Object.entries(scenario.rows ?? {})) {
         assert.deepStrictEqual(yield* run.rows(query), rows, query)

@@ -4,13 +4,6 @@ import { ApplyFailed } from "../../src/SinkError.ts"
 import { connect } from "../postgres.ts"
 import { real, Replica } from "./Replica.ts"
 
-/** The publication is made by the inbound connector unless it is there: of the database's own name. */
-const publish = (what: string): string =>
-  `DO $$ BEGIN EXECUTE format('CREATE PUBLICATION %I ${what}', current_database()); END $$;`
-
-const alterPublication = (what: string): string =>
-  `DO $$ BEGIN EXECUTE format('ALTER PUBLICATION %I ${what}', current_database()); END $$;`
-
 layer(Replica.layer, real)("As a subscription", (it) => {
   it.effect("rewrites, materialized views, messages, subtransactions, two phases and origins", () =>
     Effect.gen(function* () {
@@ -124,7 +117,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
           source: `
           CREATE SCHEMA app; CREATE TABLE a (id int PRIMARY KEY, v text, secret text); CREATE TABLE b (id int PRIMARY KEY, v text);
           CREATE TABLE app.c (id int PRIMARY KEY, v text);
-          ${publish("FOR TABLE a (id, v) WHERE (id > 10)")}`
+          CREATE PUBLICATION published FOR TABLE a (id, v) WHERE (id > 10)`
         })
         // 028, 031: a row that comes to pass the filter is inserted, one that ceases to is deleted.
         yield* some.replicate(
@@ -138,13 +131,13 @@ layer(Replica.layer, real)("As a subscription", (it) => {
         )
         // 024, 025: tables come and go; 031: a column comes.
         yield* some.replicate(
-          `${alterPublication("ADD TABLE b")}`,
+          "ALTER PUBLICATION published ADD TABLE b",
           "INSERT INTO b VALUES (2, 'seen')",
-          `${alterPublication("DROP TABLE a")}`,
+          "ALTER PUBLICATION published DROP TABLE a",
           "INSERT INTO a VALUES (50, 'unseen')",
-          `${alterPublication("ADD TABLES IN SCHEMA app")}`,
+          "ALTER PUBLICATION published ADD TABLES IN SCHEMA app",
           "INSERT INTO app.c VALUES (1, 'seen')",
-          `${alterPublication("ADD TABLE a")}`,
+          "ALTER PUBLICATION published ADD TABLE a",
           "INSERT INTO a VALUES (51, 'v', 'no secret')"
         )
         assert.deepStrictEqual(yield* some.rows("SELECT * FROM b"), [["2", "seen"]])
@@ -162,7 +155,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
           CREATE TABLE parts_high (v int, id int NOT NULL, twice int GENERATED ALWAYS AS (v * 2) STORED);
           ALTER TABLE parts ATTACH PARTITION parts_high FOR VALUES FROM (10) TO (20);
           CREATE TABLE made (id int PRIMARY KEY, v int, twice int GENERATED ALWAYS AS (v * 2) STORED, late int GENERATED ALWAYS AS (v * 3) VIRTUAL);
-          ${publish("FOR ALL TABLES WITH (publish_via_partition_root, publish_generated_columns = stored)")}`,
+          CREATE PUBLICATION published FOR ALL TABLES WITH (publish_via_partition_root, publish_generated_columns = stored)`,
           target: "CREATE TABLE made (id int PRIMARY KEY, v int, twice int GENERATED ALWAYS AS (v * 4) STORED)"
         })
         yield* rooted.replicate(
