@@ -24,7 +24,6 @@ import {
   ConnectorConfigError,
   fromObject,
   isSection,
-  nearest,
   readTree,
   refuse as refuseKey,
   refuseUnknown,
@@ -32,7 +31,9 @@ import {
   type Section,
   type Tree
 } from "../src/ConfigSource.ts"
+import { nearest } from "../src/Nearest.ts"
 import { type Path, table } from "../src/Settings.ts"
+import { isConnectionString } from "../src/TargetUrl.ts"
 
 type Variables = { readonly [name: string]: string | undefined }
 
@@ -282,6 +283,13 @@ export const parse = (
 
 /** Reads a configuration file; secrets that it does not hold come from `variables`. */
 export const load = Effect.fn("ConfigFile.load")(function* (path: string, variables: Variables) {
+  if (isConnectionString(path)) {
+    return yield* new ConnectorConfigError({
+      key: "--config",
+      reason: "is the connection to a database, and not a file",
+      remedy: "give the connection by FLUVIO_PG_DATABASE_URL, and by --config the path of a file"
+    })
+  }
   const fs = yield* FileSystem.FileSystem
   const text = yield* fs.readFileString(path).pipe(
     Effect.mapError(

@@ -13,6 +13,7 @@ import {
 } from "./ConnectorConfig.ts"
 import { type Path, shorthands, table } from "./Settings.ts"
 import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
+import { withoutConnectionStrings } from "./TargetUrl.ts"
 
 /** How the demonstration was asked to run. */
 export interface DemoOptions {
@@ -94,6 +95,23 @@ const layerLogger = (format: (typeof logFormats)[number], isTerminal: boolean): 
   return Layer.merge(Logger.layer([logger, Logger.tracerLogger]), Layer.succeed(Logger.LogToStderr, true))
 }
 
+/** Where a defect arose, and not its message, which stands before the frames and may quote anything. */
+const frames = (defect: Error) =>
+  (defect.stack ?? "")
+    .replace(String(defect), "")
+    .split("\n")
+    .filter((line) => /^\s+at /.test(line))
+    .join("\n")
+
+/** Here the logger and its level are those that the flags ask for. */
+const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
+  Effect.forEach(
+    cause.reasons.filter(Cause.isDieReason),
+    ({ defect }) => (Predicate.isError(defect) ? Effect.logDebug(`${defect.name}\n${frames(defect)}`) : Effect.void),
+    { discard: true }
+  )
+)
+
 const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext = never>(
   parts: Parts<RunError, RunContext, FileContext, DemoError, DemoContext>
 ) => {
@@ -111,7 +129,7 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
     Effect.fnUntraced(function* ({ config, settings }) {
       const file = Option.isSome(config) ? [yield* parts.readConfigFile(config.value)] : []
       const sources = [fromFlags(settings), fromEnvironment(parts.variables), ...file]
-      yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources))
+      yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources)).pipe(logDefects)
     })
   ).pipe(
     Command.withShortDescription("Apply the changes of a topic to a database until stopped"),
@@ -161,23 +179,23 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
   )
 }
 
-/** A wrong argument may be a URL in the wrong place. */
-const withoutPasswords = (text: string) => text.replaceAll(/(\w+:\/\/)[^\s"]*@/g, "$1…@")
-
 const indent = (text: string) => text.replaceAll("\n", "\n  ")
 
 /** Invalid invocations get their message and where to find help; help itself is for who asks for it. */
-const presenter: CliOutput.Presenter = {
+const presenter = (args: ReadonlyArray<string>): CliOutput.Presenter => ({
   present: (event) =>
     Predicate.isTagged(event, "InvalidInvocation")
       ? Console.error(
           [
-            ...event.errors.map((error) => `${program}: ${withoutPasswords(error.message)}`),
+            ...event.errors.map((error) => `${program}: ${withoutConnectionStrings(error.message, valuesIn(args))}`),
             `  see: ${event.commandPath.join(" ")} --help`
           ].join("\n")
         )
       : CliOutput.defaultPresenter.present(event)
-}
+})
+
+/** Arguments, and what stands behind the = of a flag. */
+const valuesIn = (args: ReadonlyArray<string>) => args.flatMap((arg) => [arg, arg.replace(/^--?[\w-]+=/, "")])
 
 /** What the operator reads last: what happened, and what resolves it. No stack, no cause, no values. */
 const describe = (error: unknown): string => {
@@ -192,14 +210,6 @@ const describeDefect = (defect: unknown) => {
   return `internal error (${kind}): this is a defect of the connector\n  please report it with the log of --log-level debug`
 }
 
-const frames = (defect: unknown) =>
-  Predicate.isError(defect)
-    ? (defect.stack ?? "")
-        .split("\n")
-        .filter((line) => /^\s+at /.test(line))
-        .join("\n")
-    : ""
-
 /**
  * Runs the program with its arguments. A failure is printed on the standard error, as one message and its remedy, and
  * then goes on as it is: {@link teardown} makes the exit code of it.
@@ -211,7 +221,7 @@ export const run =
   (args: ReadonlyArray<string>) =>
     Command.runWith(make(parts), { version: parts.version })(args).pipe(
       Effect.provide([
-        CliOutput.layerPresenter(presenter),
+        CliOutput.layerPresenter(presenter(args)),
         CliConfig.layer({
           builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
         })
@@ -224,8 +234,7 @@ export const run =
             ? Effect.void
             : Console.error(`${program}: ${describe(failure)}`)
         }
-        const defect = Cause.squash(cause)
-        return Effect.andThen(Effect.logDebug(frames(defect)), Console.error(`${program}: ${describeDefect(defect)}`))
+        return Console.error(`${program}: ${describeDefect(Cause.squash(cause))}`)
       })
     )
 

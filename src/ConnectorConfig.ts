@@ -47,10 +47,11 @@ const describe = Effect.fnUntraced(function* (error: Config.ConfigError, sources
       const at = path.slice(0, length)
       const node = yield* source.provider.load(at).pipe(Effect.orElseSucceed(() => undefined))
       if (node === undefined) continue
+      const problem = Predicate.isTagged(node, "Value") ? row?.explain?.(node.value) : undefined
       return new ConnectorConfigError({
         key: source.nameOf(at),
-        reason: `expected ${expects}`,
-        remedy: `correct ${source.nameOf(at)}`
+        reason: problem?.reason ?? `expected ${expects}`,
+        remedy: problem?.remedy ?? `correct ${source.nameOf(at)}`
       })
     }
   }

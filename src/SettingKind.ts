@@ -1,6 +1,7 @@
 /** The kinds of values that settings have: how each is read, and what one looks like. */
-import { ByteSize, Duration, Effect, Option, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { ByteSize, Duration, Effect, Option, type Redacted, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { Offset } from "./stream/FluvioConsumer.ts"
+import { expectedUrl, isConnectionString, type Problem, problemOf } from "./TargetUrl.ts"
 
 export interface Kind<A> {
   readonly codec: Schema.Codec<A, unknown>
@@ -9,6 +10,8 @@ export interface Kind<A> {
   /** A nested map has no form as plain text. */
   readonly isFileOnly?: boolean
   readonly isList?: boolean
+  /** What is wrong with a text, where more can be said than what is expected. It quotes nothing of the text. */
+  readonly explain?: (text: string) => Problem | undefined
 }
 
 /** A value read from text: `undefined` from `read` means that it is not one. */
@@ -30,7 +33,27 @@ const parsed = <A, I>(
     )
   )
 
-export const text = (expects: string): Kind<string> => ({ codec: Schema.NonEmptyString, expects })
+/** A URL or a password in the wrong place must not get into the messages that name a topic, an endpoint or a file. */
+const misplaced = (value: string): Problem | undefined =>
+  isConnectionString(value)
+    ? { reason: "looks like the connection to a database, which only url may hold", remedy: "give it as url instead" }
+    : undefined
+
+const plainText = (expects: string, pattern: RegExp): Kind<string> => ({
+  codec: Schema.String.check(
+    Schema.isPattern(pattern),
+    Schema.makeFilter((value) => misplaced(value) === undefined)
+  ),
+  expects,
+  explain: misplaced
+})
+
+export const text = (expects: string): Kind<string> => plainText(expects, /\S/)
+
+export const topicName: Kind<string> = plainText("the name of a topic", /^[\w.-]+$/)
+
+/** `host`, `host:port` or `[ipv6]:port`. */
+export const address: Kind<string> = plainText("host:port", /^(?:\[[0-9a-fA-F:.]+\]|[^\s:/?#@=[\]]+)(?::\d{1,5})?$/)
 
 const readNatural = (value: string) => (/^\d+$/.test(value) ? Number(value) : undefined)
 
@@ -187,25 +210,8 @@ export const renames = names(
   (from, to) => from.includes(".") === to.includes(".")
 )
 
-const decode = Option.liftThrowable(decodeURIComponent)
-
-/** What the driver would refuse only when it connects, and then look like a target that is down. */
-const isTarget = (value: string): boolean => {
-  if (!URL.canParse(value)) return false
-  const { hostname, password, pathname, protocol, searchParams, username } = new URL(value)
-  const isNatural = (name: string, maximum: number) =>
-    searchParams.getAll(name).every((text) => /^\d+$/.test(text) && Number(text) <= maximum)
-  return (
-    ["postgres:", "postgresql:"].includes(protocol) &&
-    (hostname !== "" || searchParams.has("host")) &&
-    [hostname, password, pathname, username].every((part) => Option.isSome(decode(part))) &&
-    isNatural("port", 65_535) &&
-    isNatural("connect_timeout", 2_147_483)
-  )
-}
-
-export const databaseUrl = {
-  codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter(isTarget))),
-  expects:
-    "a URL such as postgresql://user:password@host:5432/database, special characters in the password percent-encoded"
+export const databaseUrl: Kind<Redacted.Redacted<string>> = {
+  codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter((value) => problemOf(value) === undefined))),
+  expects: expectedUrl,
+  explain: problemOf
 }

@@ -5,6 +5,7 @@
 import { Config, type Duration, Record, type Redacted, Schema, String as Text } from "effect"
 import { schemaPolicies } from "./schema/SchemaChange.ts"
 import {
+  address,
   bytes,
   columns,
   databaseUrl,
@@ -18,7 +19,8 @@ import {
   text,
   time,
   timeFrom,
-  toggle
+  toggle,
+  topicName
 } from "./SettingKind.ts"
 
 /** Names from the outermost section to the setting, in kebab-case: `["group", "rows"]`. */
@@ -48,6 +50,7 @@ interface Setting<out A> {
   readonly isList: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
+  readonly explain: Kind<A>["explain"]
 }
 
 interface Section {
@@ -82,7 +85,8 @@ const make = <A>(
   shorthand: about.shorthand,
   isFileOnly: kind.isFileOnly ?? false,
   isList: kind.isList ?? false,
-  entries: kind.entries
+  entries: kind.entries,
+  explain: kind.explain
 })
 
 const required = <A>(kind: Kind<A>, description: string, about: About = {}) =>
@@ -135,7 +139,7 @@ const onError = (what: string) =>
 
 export const settings = {
   name: setting(text("a name"), "fluvio-postgres-sink", "Name of this connector in logs and metrics", { flag: "name" }),
-  topic: required(text("the name of a topic"), "Topic to read", { flag: "topic" }),
+  topic: required(topicName, "Topic to read", { flag: "topic" }),
   partition: setting(natural(0, 0x7fffffff), "0", "Partition to read; the order of transactions holds within one", {
     flag: "partition"
   }),
@@ -147,7 +151,7 @@ export const settings = {
     driver: setting(oneOf("wire", "client"), "wire", "How Fluvio is read: this package's reader, or @fluvio/client", {
       flag: "driver"
     }),
-    endpoint: optional(text("host:port"), "Fluvio's public endpoint, instead of the one in the profile", {
+    endpoint: optional(address, "Fluvio's public endpoint, instead of the one in the profile", {
       flag: "endpoint"
     }),
     profile: optional(text("the name of a profile"), "Fluvio profile, instead of the current one", { flag: "profile" }),
@@ -282,6 +286,7 @@ export interface SettingInfo {
   readonly isList: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
+  readonly explain: Kind<unknown>["explain"]
 }
 
 export const environmentName = (path: Path) =>
@@ -291,7 +296,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
   Object.entries(section).flatMap(([name, node]) => {
     const path = [...parent, Text.kebabCase(name)]
     if (!isSetting(node)) return rows(node, path)
-    const { flag, description, expects, isList, isRequired, shorthand, entries } = node
+    const { flag, description, expects, explain, isList, isRequired, shorthand, entries } = node
     const environment = node.isFileOnly ? undefined : (node.environment ?? environmentName(path))
     return {
       path,
@@ -304,7 +309,8 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
       isRequired,
       shorthand,
       isList,
-      entries
+      entries,
+      explain
     }
   })
 

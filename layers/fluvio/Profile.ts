@@ -51,7 +51,7 @@ const fail = (path: string) => (reason: string) => new FluvioProfileError({ path
 
 /** Parses `host`, `host:port` or `[ipv6]:port`; `undefined` if it is none of these. */
 export const parseAddress = (text: string): Address | undefined => {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/[\]]+))(?::(\d{1,5}))?$/.exec(text)
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/?#@=[\]]+))(?::(\d{1,5}))?$/.exec(text)
   const host = match?.[1] ?? match?.[2]
   const port = match?.[3] === undefined ? defaultPort : Number(match[3])
   return host === undefined || port < 1 || port > 65_535 ? undefined : { host, port }
@@ -130,7 +130,7 @@ const choose = (file: typeof ProfileFile.Type, wanted: string | undefined) =>
     const endpoint = cluster.endpoint ?? cluster.addr
     if (endpoint === undefined) return yield* Result.fail(`${where} has no endpoint`)
     const controller = parseAddress(endpoint)
-    if (controller === undefined) return yield* Result.fail(`the endpoint of ${where} is not host:port: ${endpoint}`)
+    if (controller === undefined) return yield* Result.fail(`the endpoint of ${where} is not host:port`)
     return { controller, preferLocalAddress: cluster.use_spu_local_address ?? false, tls: cluster.tls, where }
   })
 
@@ -167,7 +167,7 @@ const fromFile = Effect.fnUntraced(function* (path: string, wanted: string | und
 const fromEndpoint = (endpoint: string, source: string, tls: Tls | undefined) => {
   const controller = parseAddress(endpoint)
   return controller === undefined
-    ? Effect.fail(fail(source)(`not host:port: ${endpoint}`))
+    ? Effect.fail(fail(source)("not host:port"))
     : Effect.succeed({ controller, tls, preferLocalAddress: false })
 }
 

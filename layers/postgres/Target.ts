@@ -7,29 +7,41 @@ import { userInfo } from "node:os"
 import { TakesCopy } from "../../src/plan/Statement.ts"
 import { ConnectorConfig, ConnectorConfigError } from "../../src/ConnectorConfig.ts"
 import * as SqlFailure from "../../src/target/SqlFailure.ts"
+import type { SslMode } from "../../src/TargetUrl.ts"
 import { type Address, TargetSocket, type Tls } from "./TargetSocket.ts"
 
-const modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const
-type Mode = (typeof modes)[number]
+interface Files {
+  readonly caFile: string | undefined
+  readonly certFile: string | undefined
+  readonly keyFile: string | undefined
+}
 
-const isMode = (value: string): value is Mode => modes.some((mode) => mode === value)
+/** The settings that name a file, and the parameters of the URL that do the same. */
+const fileNames = {
+  caFile: ["target.ca-file", "sslrootcert"],
+  certFile: ["target.cert-file", "sslcert"],
+  keyFile: ["target.key-file", "sslkey"]
+} as const
+
+const refuse = (key: string, reason: string, remedy: string) => new ConnectorConfigError({ key, reason, remedy })
 
 /** A file that either a setting or a parameter of the URL names. */
-const readPem = (setting: string | undefined, key: string, url: URL, parameter: string) => {
-  const path = setting ?? url.searchParams.get(parameter) ?? undefined
+const readPem = Effect.fnUntraced(function* (files: Files, which: keyof Files, url: URL) {
+  const [key, parameter] = fileNames[which]
+  const setting = files[which]
+  const inUrl = url.searchParams.get(parameter) ?? undefined
+  if (setting !== undefined && inUrl !== undefined) {
+    return yield* refuse(key, `is given as ${parameter} in the URL too`, "give one of them")
+  }
+  const path = setting ?? inUrl
   const name = setting === undefined ? `url (${parameter})` : key
-  return path === undefined || path === "system"
-    ? Effect.succeed(undefined)
-    : Effect.tryPromise({
-        try: () => readFile(path, "utf8"),
-        catch: () =>
-          new ConnectorConfigError({
-            key: name,
-            reason: `the file ${path} cannot be read`,
-            remedy: `correct ${name}, or let the connector's user read the file`
-          })
-      })
-}
+  if (path === undefined || (path === "system" && which === "caFile")) return undefined
+  return yield* Effect.tryPromise({
+    try: () => readFile(path, "utf8"),
+    catch: () =>
+      refuse(name, `the file ${path} cannot be read`, `correct ${name}, or let the connector's user read the file`)
+  })
+})
 
 /**
  * What libpq would do for the URL's `sslmode`: `require` encrypts and proves nothing, unless an authority is given;
@@ -41,33 +53,42 @@ const readPem = (setting: string | undefined, key: string, url: URL, parameter: 
  */
 const tlsOf = Effect.fn("Target.tlsOf")(function* (
   url: URL,
-  files: {
-    readonly caFile: string | undefined
-    readonly certFile: string | undefined
-    readonly keyFile: string | undefined
-  }
+  files: Files
 ): Effect.fn.Return<Tls | undefined, ConnectorConfigError> {
-  const ca = yield* readPem(files.caFile, "target.ca-file", url, "sslrootcert")
-  const cert = yield* readPem(files.certFile, "target.cert-file", url, "sslcert")
-  const key = yield* readPem(files.keyFile, "target.key-file", url, "sslkey")
+  const ca = yield* readPem(files, "caFile", url)
+  const cert = yield* readPem(files, "certFile", url)
+  const key = yield* readPem(files, "keyFile", url)
   const passphrase = url.searchParams.get("sslpassword") ?? undefined
-  const isSystem = files.caFile === undefined && url.searchParams.get("sslrootcert") === "system"
+  const isSystem = files.caFile === "system" || url.searchParams.get("sslrootcert") === "system"
   const hasAuthority = ca !== undefined || isSystem
-  const mode = url.searchParams.get("sslmode") ?? (hasAuthority ? "verify-full" : "disable")
-  if (!isMode(mode)) {
-    return yield* new ConnectorConfigError({
-      key: "url (sslmode)",
-      reason: `expected one of ${modes.join(", ")}`,
-      remedy: "correct sslmode in the target's URL"
-    })
+  const mode = (url.searchParams.get("sslmode") ?? (hasAuthority ? "verify-full" : "disable")) as SslMode
+  if ((cert === undefined) !== (key === undefined)) {
+    return yield* refuse(
+      "url (sslcert, sslkey)",
+      "a client certificate needs its key, and a key its certificate",
+      "give both sslcert and sslkey, or neither; or target.cert-file and target.key-file"
+    )
   }
-  if (mode === "disable") return undefined
-  if (mode === "prefer" || mode === "allow") return { isRequired: false, options: {} }
-  const options = {
+  if (passphrase !== undefined && key === undefined) {
+    return yield* refuse("url (sslpassword)", "there is no key that it opens", "give sslkey too, or remove sslpassword")
+  }
+  if (mode === "disable") {
+    if (!hasAuthority && cert === undefined) return undefined
+    return yield* refuse(
+      "url (sslmode)",
+      "without TLS no certificate is used",
+      "add sslmode=verify-full to the URL, or remove the certificates"
+    )
+  }
+  const certificates = {
     ...(ca === undefined ? {} : { ca }),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
-    ...(passphrase === undefined ? {} : { passphrase }),
+    ...(passphrase === undefined ? {} : { passphrase })
+  }
+  if (mode === "prefer" || mode === "allow") return { isRequired: false, options: certificates }
+  const options = {
+    ...certificates,
     rejectUnauthorized: mode !== "require" || hasAuthority,
     ...(mode === "verify-full" ? {} : { checkServerIdentity: () => undefined })
   }

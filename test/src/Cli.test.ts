@@ -126,7 +126,20 @@ describe("Cli", () => {
       for (const [args, message] of [
         [["runn"], /^fluvio-postgres-sink: Unknown subcommand "runn"[^]*run\n {2}see: fluvio-postgres-sink --help$/],
         [["run", "--topics", "x"], /^fluvio-postgres-sink: Unrecognized flag: --topics/],
-        [["run", "postgresql://role:s3cr3t@host/db"], /"postgresql:\/\/…@host\/db"/],
+        [["run", "postgresql://role:s3cr3t@host/db"], /"postgresql:\/\/…"/],
+        [["run", "postgresql://role:p s3cr3t@host/db"], /"postgresql:\/\/…"/],
+        [["run", "host=h password=s3cr3t"], /"…"/],
+        [["run", "--log-level=postgres://role:s3cr3t@h"], /"postgres:\/\/…"/],
+        [["postgres://h/d?password=s3cr3t"], /"postgres:\/\/…"/],
+        [["run", "--topic", "postgres://role:s3cr3t@h/d"], /^[^]*--topic: looks like the connection to a database/],
+        [["run", "--topic", "s3cr3t topic"], /^[^]*--topic: expected the name of a topic/],
+        [
+          ["run", "--topic", "a", "--endpoint", "host=h password=s3cr3t"],
+          /^[^]*--endpoint: looks like the connection to a database/
+        ],
+        [["run", "--topic", "a", "--endpoint", "s3cr3t@host:9003"], /^[^]*--endpoint: expected host:port/],
+        [["run", "--name", "postgres://h/d?password=s3cr3t"], /^[^]*--name: looks like/],
+        [["run", "--topic", "a", "--profile", "postgres://u:s3cr3t@h"], /^[^]*--profile: looks like/],
         [["run", "--topic", "a", "--url", "s3cr3t"], /^fluvio-postgres-sink: --url: expected a URL/],
         [["run", "--log-format", "xml"], /^fluvio-postgres-sink: Invalid value for flag --log-format/]
       ] as const) {
@@ -177,7 +190,10 @@ describe("Cli", () => {
       )
       assert.strictEqual(code, 1)
       assert.include(err, "fluvio-postgres-sink: internal error (TypeError)")
+      assert.match(err, /level=DEBUG [^]*at [^]*Cli\.test\.ts/)
       assert.notInclude(err, "s3cr3t")
+      const quiet = yield* invoke({ run: Effect.die(new TypeError("s3cr3t")) }, "run", ...topicAndUrl)
+      assert.notInclude(quiet.err, "Cli.test.ts")
     })
   )
 

@@ -120,13 +120,16 @@ describe("ConnectorConfig", () => {
         "s3cr3t",
         "postgres:///s3cr3t",
         "postgres://role:s3cr3t%@host",
-        "postgres://h/s3cr3t?port=x"
+        "postgres://h:x/s3cr3t"
       ]) {
         const error = yield* refused({ url })
         assert.match(error.message, /^parameters\.url: expected a URL such as postgresql:/)
         assert.notInclude(JSON.stringify(error), "s3cr3t")
       }
       assert.match(yield* message({ topic: undefined }), /^topic: is required/)
+      const unknown = yield* refused({ url: `${needed.url}?sslmod=require` })
+      assert.strictEqual(unknown.message, "parameters.url: its parameter sslmod is not known; did you mean sslmode?")
+      assert.strictEqual(unknown.remedy, "write sslmode in the URL")
     })
   )
 

@@ -119,6 +119,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
       const unknown = { message: "the target's certificate is not signed by a trusted authority", isRetryable: false }
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-full" }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "prefer" }), unknown)
+      assert.isTrue((yield* session({ sslmode: "prefer", sslrootcert: ca })).ssl)
       assert.deepStrictEqual(yield* refusal({ sslmode: "verify-ca", sslrootcert: otherCa }), unknown)
       assert.deepStrictEqual(yield* refusal({ sslmode: "require", sslrootcert: otherCa }), unknown)
       const noKey = yield* save("no.key", "this is no key")
@@ -149,7 +150,7 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
     Effect.gen(function* () {
       assert.strictEqual(
         (yield* refusal({ sslmode: "full" })).message,
-        "url (sslmode): expected one of disable, allow, prefer, require, verify-ca, verify-full"
+        "url: its parameter sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full"
       )
       assert.strictEqual(
         (yield* refusal({}, { "ca-file": "/absent/ca.crt" })).message,
@@ -159,6 +160,23 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
         (yield* refusal({ sslrootcert: "/absent/ca.crt" })).message,
         "url (sslrootcert): the file /absent/ca.crt cannot be read"
       )
+      const folder = yield* FileSystem.FileSystem.use((fs) => fs.makeTempDirectoryScoped())
+      const pem = `${folder}/some.pem`
+      yield* FileSystem.FileSystem.use((fs) => fs.writeFileString(pem, "some"))
+      for (const [parameters, target, message] of [
+        [{ sslcert: pem, sslkey: pem }, {}, "url (sslmode): without TLS no certificate is used"],
+        [{ sslmode: "disable", sslrootcert: pem }, {}, "url (sslmode): without TLS no certificate is used"],
+        [{ sslmode: "disable" }, { "ca-file": pem }, "url (sslmode): without TLS no certificate is used"],
+        [{ sslrootcert: pem }, { "ca-file": pem }, "target.ca-file: is given as sslrootcert in the URL too"],
+        [
+          { sslmode: "require", sslcert: pem },
+          {},
+          "url (sslcert, sslkey): a client certificate needs its key, and a key its certificate"
+        ],
+        [{ sslmode: "require", sslpassword: "x" }, {}, "url (sslpassword): there is no key that it opens"]
+      ] as const) {
+        assert.strictEqual((yield* refusal(parameters, target)).message, message)
+      }
     })
   )
 })
