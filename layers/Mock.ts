@@ -136,7 +136,7 @@ export class StoredRef extends Context.Service<StoredRef, Ref.Ref<Stored>>()("fl
 export const nothingStored: Stored = {
   position: Option.none(),
   described: { relations: [], types: [] },
-  isLegacy: false
+  savedBy: "connector"
 }
 
 const isSame = (left: Option.Option<Position>, right: Option.Option<Position>): boolean =>
@@ -168,16 +168,19 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
             const expected = Option.map(previous, (p) => p.offset)
             return yield* new PositionConflict({ topic, partition, expected })
           }
+          const epoch = Option.match(position, { onNone: () => 0, onSome: (known) => known.epoch })
+          const known = next.epoch === epoch ? described : nothingStored.described
           const stored: Stored = {
             position: Option.some(next),
             described: {
-              relations: merged(described.relations, changed.relations, (entry) => entry.relation.id),
-              types: merged(described.types, changed.types, (entry) => entry.id)
+              relations: merged(known.relations, changed.relations, (entry) => entry.relation.id),
+              types: merged(known.types, changed.types, (entry) => entry.id)
             },
-            isLegacy: false
+            savedBy: "connector"
           }
           yield* sql.afterCommit(Ref.set(ref, stored))
-        })
+        }),
+        setStatement: (next) => `set the position of ${topic}-${partition} before ${next}`
       })
     })
   )

@@ -3,27 +3,32 @@ import { Array, Clock, Duration, Effect, Exit, Fiber, Latch, Option, Queue, Sche
 import type { SqlClient } from "effect/sql"
 import * as Apply from "./FaultIsolation.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./stream/FluvioConsumer.ts"
+import { type Bounds, FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./stream/FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./stream/Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./stream/OffsetStore.ts"
 import * as Sink from "./Sink.ts"
 import type { Applied } from "./Applied.ts"
 import * as Standby from "./Standby.ts"
-import { Assembler } from "./stream/Assembler.ts"
+import { Assembler, boundaryOf, isReadable } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
-import { type TransactionError } from "./stream/TransactionError.ts"
+import { BeginMissing, type TransactionError } from "./stream/TransactionError.ts"
 import { isRetryable } from "./stream/Outcome.ts"
+
+const place = { topic: Schema.String, partition: Schema.Natural }
 
 /** Retention removed records that were not applied yet. */
 export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionGap", {
-  topic: Schema.String,
-  partition: Schema.Natural,
+  ...place,
   needed: Offset,
-  available: Offset
+  available: Offset,
+  /** Has reading go on at the first record that is left. */
+  statement: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "copy the tables from the source again, then set the position in fluvio.offset; nothing was skipped"
+  get remedy() {
+    return `nothing was skipped, and nothing proves what the removed records held: copy the tables from the source again; then run this in the target, and start again: ${this.statement}; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
+  }
   override get message() {
     return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`
   }
@@ -31,8 +36,7 @@ export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionG
 
 /** The record at the stored position is not the one that was applied. */
 export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceNotProved", {
-  topic: Schema.String,
-  partition: Schema.Natural,
+  ...place,
   offset: Offset
 }) {
   readonly isRetryable = isRetryable(this)
@@ -43,8 +47,30 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
   }
 }
 
+/** A position that was set by hand does not stand between two transactions. */
+export class PlaceInsideTransaction extends Schema.TaggedError<PlaceInsideTransaction>()("PlaceInsideTransaction", {
+  ...place,
+  offset: Offset,
+  /** Has reading go on at the nearest place between two transactions that is known. */
+  statement: Schema.String
+}) {
+  readonly isRetryable = isRetryable(this)
+  get remedy() {
+    return `a transaction is applied whole or not at all: run this in the target, and start again: ${this.statement}`
+  }
+  override get message() {
+    return `the position of ${this.topic}-${this.partition} was set to offset ${this.offset}, which lies inside a transaction`
+  }
+}
+
 export type ConnectorError =
-  Apply.ApplyError | OffsetStoreError | TransactionError | RetentionGap | PlaceNotProved | Standby.SessionsPooled
+  | Apply.ApplyError
+  | OffsetStoreError
+  | TransactionError
+  | RetentionGap
+  | PlaceNotProved
+  | PlaceInsideTransaction
+  | Standby.SessionsPooled
 
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
@@ -70,8 +96,7 @@ const provedRecords = (position: Position): Stream.Stream<Records, ConnectorErro
         Stream.mapEffect((records): Effect.Effect<ReadonlyArray<Records[number]>, PlaceNotProved> => {
           if (isProved) return Effect.succeed(records)
           isProved = true
-          // Without a checksum the position was set by hand: there is nothing to compare with.
-          return position.checksum === undefined || consumer.checksum(records[0].value) === position.checksum
+          return consumer.checksum(records[0].value) === position.checksum
             ? Effect.succeed(records.slice(1))
             : Effect.fail(new PlaceNotProved({ topic, partition, offset: position.offset }))
         }),
@@ -90,12 +115,15 @@ const provedRecords = (position: Position): Stream.Stream<Records, ConnectorErro
   )
 
 /** Where reading starts, once it is clear that nothing between the position and the log was lost. */
-const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: Stored) {
+const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Stored) {
   const consumer = yield* FluvioConsumer
+  const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
   const bounds = yield* consumer.bounds
   const needed = Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
-  if (bounds.start > needed) return yield* new RetentionGap({ topic, partition, needed, available: bounds.start })
+  const gap = (needed: Offset, available: Offset) =>
+    new RetentionGap({ topic, partition, needed, available, statement: setStatement(available) })
+  if (bounds.start > needed) return yield* gap(needed, bounds.start)
   // Reading from beyond the end would wait for records that belong to another history.
   if (needed > bounds.end) return yield* new OffsetBeyondEnd({ topic, partition, requested: needed, end: bounds.end })
   yield* Effect.logInfo(
@@ -103,38 +131,82 @@ const start = Effect.fn("Connector.start")(function* ({ isLegacy, position }: St
       ? `Starting at the beginning of ${topic}-${partition}, which ends at offset ${bounds.end}`
       : `Going on at offset ${needed} of ${topic}-${partition}, which ends at offset ${bounds.end}`
   )
+  const isOurs = Option.isSome(position) && savedBy === "connector"
   return {
-    first: bounds.start,
-    records: (Option.isSome(position) && !isLegacy ? provedRecords(position.value) : consumer.records(needed)).pipe(
+    bounds,
+    needed,
+    records: (isOurs ? provedRecords(position.value) : consumer.records(needed)).pipe(
       Stream.catchTag("OffsetEvicted", ({ available, requested }) =>
-        Stream.fail(
-          new RetentionGap({
-            topic,
-            partition,
-            // The record at the position is read only as proof.
-            needed: Offset.make(Math.max(requested, needed)),
-            available: Offset.make(available)
-          })
-        )
+        // The record at the position is read only as proof.
+        Stream.fail(gap(Offset.make(Math.max(requested, needed)), Offset.make(available)))
       )
     )
   }
 })
 
-/**
- * The original connector kept no relations, and its offset may lie inside a transaction: the log before it is read once,
- * without applying anything of it.
- */
-const learn = Effect.fn("Connector.learn")(function* (assembler: Assembler, from: Offset, through: Offset) {
+/** The first Begin or Commit from `from` on, in what the log holds now. */
+const firstBoundary = Effect.fnUntraced(function* (from: Offset, { end }: Bounds) {
+  if (from >= end) return undefined
   const consumer = yield* FluvioConsumer
-  yield* Effect.logInfo(`Taking over from the original connector: learning the relations up to offset ${through}`)
-  yield* consumer.records(from).pipe(
-    Stream.takeUntil((records) => records[records.length - 1].offset >= through),
-    Stream.runForEach((records) => {
-      const applied = records.filter((record) => record.offset <= through)
-      return Array.isReadonlyArrayNonEmpty(applied) ? push(assembler, applied) : Effect.void
-    })
+  const found = yield* consumer.records(from).pipe(
+    Stream.flattenArray,
+    Stream.takeUntil(({ offset }) => offset >= end - 1),
+    Stream.map((record) => ({ offset: record.offset, type: boundaryOf(record) })),
+    Stream.filter(({ type }) => type !== undefined),
+    Stream.runHead
   )
+  return Option.getOrUndefined(found)
+})
+
+/** A log's first record that cannot be read may have been the Begin of what follows: whether a Begin or Commit does. */
+const startsUnreadable = Effect.fnUntraced(function* (from: Offset, bounds: Bounds) {
+  if (from >= bounds.end) return false
+  const consumer = yield* FluvioConsumer
+  const first = yield* Stream.runHead(consumer.records(from))
+  if (Option.isNone(first) || isReadable(first.value[0])) return false
+  return (yield* firstBoundary(from, bounds)) !== undefined
+})
+
+/**
+ * A position that this connector did not save: the log before it is read once, without applying anything of it, to learn
+ * the relations, the last transaction, and whether one is open there.
+ */
+const takeOver = Effect.fn("Connector.takeOver")(function* (
+  assembler: Assembler,
+  savedBy: "original" | "operator",
+  bounds: Bounds,
+  through: Offset
+) {
+  const consumer = yield* FluvioConsumer
+  const { partition, topic } = consumer
+  const { setStatement } = yield* OffsetStore
+  yield* savedBy === "original"
+    ? Effect.logInfo(`Taking over from the original connector: learning the relations up to offset ${through}`)
+    : Effect.logWarning(
+        `The position was set by hand: going on behind offset ${through}. Nothing proves that what lies before it is applied; learning the relations up to there`
+      )
+  if (bounds.start <= through) {
+    yield* consumer.records(bounds.start).pipe(
+      Stream.takeUntil((records) => records[records.length - 1].offset >= through),
+      Stream.runForEach((records) => {
+        const applied = records.filter((record) => record.offset <= through)
+        return Array.isReadonlyArrayNonEmpty(applied) ? push(assembler, applied) : Effect.void
+      })
+    )
+  }
+  const inside = (next: Offset) =>
+    new PlaceInsideTransaction({ topic, partition, offset: through, statement: setStatement(next) })
+  if (assembler.place === "inside" && savedBy === "operator") return yield* inside(assembler.began!)
+  if (assembler.place !== "unknown") return
+  // Nothing before it tells: what comes behind it does.
+  const next = Offset.make(through + 1)
+  const boundary = yield* firstBoundary(next, bounds)
+  if (boundary === undefined) {
+    if (next < bounds.end) assembler.orient()
+  } else if (boundary.offset > next || boundary.type === "commit") {
+    if (savedBy === "original") return yield* new BeginMissing({ offset: next })
+    return yield* inside(Offset.make(boundary.type === "commit" ? boundary.offset + 1 : boundary.offset))
+  }
 })
 
 /**
@@ -149,6 +221,15 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
   const queue = yield* Queue.unbounded<ReadonlyArray<Piece>, E | TransactionError>()
   const room = yield* Latch.make(true)
   let bytes = 0
+  let unproved: Offset | undefined
+  const tellUnproved = Effect.suspend(() => {
+    if (assembler.unproved === unproved) return Effect.void
+    unproved = assembler.unproved
+    if (unproved === undefined) return Effect.void
+    return Effect.logInfo(
+      `From offset ${unproved} on the source seems to send again what was applied: skipping it as soon as the transaction applied last is among it`
+    )
+  })
   const offer = Effect.fnUntraced(function* (pieces: ReadonlyArray<Piece>) {
     for (const piece of pieces) bytes += piece.bytes
     if (bytes >= maxBytes) yield* room.close
@@ -163,6 +244,7 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
         assembler.completed.length === 0 ? Effect.void : offer(assembler.completed)
       )
     ),
+    Stream.tap(() => tellUnproved),
     Stream.tap(() => Failpoint.at("after decode")),
     // What PostgreSQL answers meanwhile is heard between two chunks: it shall not wait for this.
     Stream.tap(() => Effect.yieldNow),
@@ -195,18 +277,22 @@ export const groups: Stream.Stream<
     if (config.target.lock === "session") yield* Standby.acquire(config.topic, config.partition)
     const store = yield* OffsetStore
     const stored = yield* store.load
-    const { first, records } = yield* start(stored)
-    const legacy = stored.isLegacy ? Option.getOrUndefined(stored.position)?.offset : undefined
+    const { bounds, needed, records } = yield* start(stored)
+    const { savedBy } = stored
+    const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
+    // A log's first record that cannot be read may have been a Begin: that shows further on.
+    const isFirst = Option.isNone(stored.position) && config.onError.decode === "quarantine"
     const assembler = new Assembler({
       position: stored.position,
       described: stored.described,
-      appliedThrough: legacy,
+      appliedThrough: through,
       maxBytes: config.group.bytes,
       floatNull: config.floatNull,
       onUnreadable: config.onError.decode,
-      acceptEpoch: config.acceptEpoch
+      acceptEpoch: config.acceptEpoch,
+      hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
     })
-    if (legacy !== undefined) yield* learn(assembler, first, legacy)
+    if (through !== undefined && savedBy !== "connector") yield* takeOver(assembler, savedBy, bounds, through)
     const sink = yield* Sink.make(stored, assembler.learned)
     if (!sink.isReplica) {
       yield* Effect.logWarning(

@@ -21,6 +21,7 @@ import type { Group } from "./stream/Group.ts"
 import * as Mapping from "./target/Mapping.ts"
 import {
   type Described,
+  formatLsn,
   Lsn,
   OffsetStore,
   type OffsetStoreError,
@@ -112,6 +113,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   )
   let saved = stored.position
   let unsaved = learned
+  const savedEpoch = () => Option.match(saved, { onNone: () => 0, onSome: (position) => position.epoch })
+  let epoch = savedEpoch()
 
   /** Runs in a transaction of its own; whatever the router learned of a shape that was rolled back is forgotten. */
   const transaction = <A, E, R>(body: Effect.Effect<A, E, R>) =>
@@ -315,12 +318,39 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     yield* applyRun(run, mode, commitLsn, tally)
   })
 
-  /** A change outside Begin and Commit has no LSN: behind it, that of the transaction before still counts. */
-  const positionAt = (end: End, group: ReadonlyArray<Piece> = []): Position => {
-    const last = group.findLast((piece) => piece.end?.commitLsn !== undefined)?.end
-    const { commitLsn, commitTime } = end.commitLsn === undefined ? (last ?? Option.getOrElse(saved, () => end)) : end
-    return { offset: end.record.offset, checksum: checksum(end.record.value), commitLsn, commitTime }
+  const positionAt = ({ commitLsn, commitTime, latestTime, record }: End, epoch: number): Position => ({
+    offset: record.offset,
+    checksum: checksum(record.value),
+    epoch,
+    commitLsn,
+    commitTime,
+    latestTime
+  })
+
+  /** Types are known by OIDs, which mean nothing in another epoch; nor do relations that are not saved yet. */
+  const enter = (piece: Piece): void => {
+    if (piece.epoch === epoch) return
+    epoch = piece.epoch
+    types.clear()
+    unsaved = { relations: [], types: [] }
   }
+
+  /** Told once they are committed. */
+  const passed = Effect.fnUntraced(function* (pieces: Group) {
+    const [{ epoch, first }] = pieces
+    if (epoch !== savedEpoch()) {
+      yield* Effect.logInfo(
+        `Epoch ${epoch} of the source has begun at offset ${first}: what was described before is forgotten`
+      )
+    }
+    for (const { end, first, repeated } of pieces) {
+      if (repeated === undefined || end === undefined) continue
+      const { highest, lowest, transactions } = repeated
+      yield* Effect.logInfo(
+        `Skipped ${transactions} transactions that the source sent again, ${formatLsn(lowest)} to ${formatLsn(highest)}, at offsets ${first} to ${end.record.offset}`
+      )
+    }
+  })
 
   const save = Effect.fnUntraced(function* (position: Position, changes: Described) {
     const store = yield* OffsetStore
@@ -338,8 +368,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     return {
       ...counts,
       position,
-      transactions: pieces.filter((piece) => piece.end !== undefined && !piece.isDuplicate).length,
-      duplicates: pieces.filter((piece) => piece.isDuplicate).length,
+      transactions: pieces.filter((piece) => piece.end !== undefined && piece.repeated === undefined).length,
+      duplicates: pieces.reduce((sum, { repeated }) => sum + (repeated?.transactions ?? 0), 0),
       records: pieces.reduce((sum, piece) => sum + piece.records, 0),
       bytes: pieces.reduce((sum, piece) => sum + piece.bytes, 0),
       millis: { plan, execute, commit }
@@ -349,7 +379,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const whole: Sink["whole"] = Effect.fnUntraced(function* (group, mode, plan) {
     const tally = new Tally()
     const { end } = group[group.length - 1]
-    const position = positionAt(end!, group)
+    enter(group[0])
+    const position = positionAt(end!, epoch)
     const commitLsn = group.length === 1 ? end!.commitLsn : undefined
     const applyPlanned = Effect.fnUntraced(function* ({ changes, millis, statements }: Plan) {
       const started = now()
@@ -374,6 +405,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     ).pipe(Effect.mapError(refusedAt(end!)))
     if (mode === "in-order") tally.replays = 1
     yield* tally.told
+    yield* passed(group)
     return committed(group, position, tally, now() - ready)
   })
 
@@ -396,6 +428,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     let bytes = 0
     let ready = 0
     let end: End | undefined
+    enter(first)
     const { piece, position } = yield* transaction(
       Effect.gen(function* () {
         for (let piece = first; ; piece = yield* more) {
@@ -410,7 +443,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
           records += piece.records
           bytes += piece.bytes
           if (piece.end === undefined) continue
-          const position = positionAt(piece.end)
+          const position = positionAt(piece.end, piece.epoch)
           end = piece.end
           ready = now()
           yield* save(position, { relations, types })
@@ -423,17 +456,20 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       R
     >
     yield* tally.told
+    yield* passed([{ ...piece, first: first.first }])
     return committed([piece], position, tally, now() - ready)
   })
 
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
-    const position = positionAt(end)
+    enter(piece)
+    const position = positionAt(end, epoch)
     for (const change of piece.changes) if (change.type === "type") types.set(change.id, change)
     const started = now()
     const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
     yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
     tally.quarantined = 1
+    yield* passed([piece])
     return committed([piece], position, tally, now() - started)
   })
 

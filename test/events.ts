@@ -183,9 +183,8 @@ const numberText = fc.oneof(
   fc.tuple(int64, fc.nat()).map(([whole, part]) => `${whole}.${part}`)
 )
 
-export const arbitraryCell: fc.Arbitrary<CellFixture> = fc.oneof(
+const arbitraryValue: fc.Arbitrary<CellFixture> = fc.oneof(
   fc.constant(sqlNull),
-  fc.constant(unchangedToast),
   fc.boolean().map(bool),
   fc.integer({ min: -128, max: 127 }).map(char),
   fc.integer({ min: -32_768, max: 32_767 }).map(int2),
@@ -197,7 +196,13 @@ export const arbitraryCell: fc.Arbitrary<CellFixture> = fc.oneof(
   anyText.map(text),
   anyText.map(raw)
 )
-const arbitraryRow = fc.array(arbitraryCell, { maxLength: 8 })
+/** As in the new row of an update. */
+export const arbitraryCell = fc.oneof(
+  { weight: 11, arbitrary: arbitraryValue },
+  { weight: 1, arbitrary: fc.constant(unchangedToast) }
+)
+const arbitraryRow = fc.array(arbitraryValue, { maxLength: 8 })
+const arbitraryUpdate = fc.array(arbitraryCell, { maxLength: 8 })
 const arbitraryBefore = fc.record({ old: fc.option(arbitraryRow), key: fc.option(arbitraryRow) })
 
 export const arbitraryRelation: fc.Arbitrary<Relation> = fc.record({
@@ -216,7 +221,7 @@ export const arbitraryMessage: fc.Arbitrary<MessageFixture> = fc.oneof(
   arbitraryRelation.map(relation),
   fc.tuple(uint32, name).map(([id, called]) => type(id, called)),
   fc.tuple(uint32, arbitraryRow).map(([relId, row]) => insert(relId, row)),
-  fc.tuple(uint32, arbitraryRow, arbitraryBefore).map(([relId, row, before]) => update(relId, row, before)),
+  fc.tuple(uint32, arbitraryUpdate, arbitraryBefore).map(([relId, row, before]) => update(relId, row, before)),
   fc.tuple(uint32, arbitraryBefore).map(([relId, before]) => remove(relId, before)),
   fc
     .tuple(fc.array(uint32), fc.boolean(), fc.boolean())

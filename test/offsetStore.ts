@@ -15,8 +15,10 @@ export interface StoreFixture {
 export const position = (offset: number, lsn?: bigint): Position => ({
   offset: Offset.make(offset),
   checksum: 0xffff_ffff - (offset % 1000),
+  epoch: 0,
   commitLsn: lsn === undefined ? undefined : Lsn.make(lsn),
-  commitTime: lsn === undefined ? undefined : 840_000_000_000_000n + BigInt(offset)
+  commitTime: lsn === undefined ? undefined : 840_000_000_000_000n + BigInt(offset),
+  latestTime: lsn === undefined ? undefined : 850_000_000_000_000n + BigInt(offset)
 })
 
 export const relation = (id: number, ...columns: ReadonlyArray<string>): Relation => ({
@@ -34,6 +36,8 @@ const type = (offset: number, name: string, namespace: string | undefined) => ({
   offset: Offset.make(offset)
 })
 
+const described = (offset: number, id: number) => ({ relation: relation(id, "id"), offset: Offset.make(offset) })
+
 const nothing = { relations: [], types: [] }
 
 type Check = readonly [name: string, run: (fixture: StoreFixture) => Effect.Effect<void, unknown, Scope.Scope>]
@@ -44,7 +48,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
     (fixture) =>
       Effect.gen(function* () {
         const store = yield* fixture.instance("orders", 0)
-        assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, isLegacy: false })
+        assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, savedBy: "connector" })
       })
   ],
   [
@@ -60,7 +64,7 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
           yield* store.save(previous, next, nothing)
           previous = Option.some(next)
           const other = yield* fixture.instance("orders", 3)
-          assert.deepStrictEqual(yield* other.load, { position: previous, described: nothing, isLegacy: false })
+          assert.deepStrictEqual(yield* other.load, { position: previous, described: nothing, savedBy: "connector" })
         }
       })
   ],
@@ -146,6 +150,36 @@ export const offsetStoreChecks: Array.NonEmptyReadonlyArray<Check> = [
           relations: [other, at(11)],
           types: [type(10, "mood", "b")]
         })
+      })
+  ],
+  [
+    "forgets with an epoch what was described in it, unless it is rolled back",
+    (fixture) =>
+      Effect.gen(function* () {
+        const store = yield* fixture.instance("orders", 0)
+        const other = yield* fixture.instance("people", 0)
+        const before = { relations: [described(2, 16_385), described(3, 16_390)], types: [type(4, "mood", undefined)] }
+        yield* store.save(Option.none(), position(9, 9n), before)
+        yield* other.save(Option.none(), position(9, 9n), before)
+        const next = { ...position(20, 5n), epoch: 1 }
+        const after = { relations: [described(18, 16_385)], types: [] }
+        yield* Effect.flip(
+          fixture.withTransaction(
+            store.save(Option.some(position(9, 9n)), next, after).pipe(Effect.andThen(Effect.fail("the rows failed")))
+          )
+        )
+        assert.deepStrictEqual(yield* store.load, {
+          position: Option.some(position(9, 9n)),
+          described: before,
+          savedBy: "connector"
+        })
+        yield* store.save(Option.some(position(9, 9n)), next, after)
+        assert.deepStrictEqual(yield* store.load, {
+          position: Option.some(next),
+          described: after,
+          savedBy: "connector"
+        })
+        assert.deepStrictEqual((yield* other.load).described, before)
       })
   ]
 ]

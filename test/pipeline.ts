@@ -146,11 +146,13 @@ export const applied = (
   position: Option.some({
     offset: at(offset - 1),
     checksum: crc32c(eventJson(last)),
+    epoch: 0,
     commitLsn: lsn(commitLsn),
-    commitTime: 690_913_417_000_000n
+    commitTime: 690_913_417_000_000n,
+    latestTime: 690_913_417_000_000n
   }),
   described: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] },
-  isLegacy: false
+  savedBy: "connector"
 })
 
 /** A store that knows these relations, and has applied nothing. */

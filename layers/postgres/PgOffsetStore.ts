@@ -110,11 +110,29 @@ const addTypeNamespace = Effect.gen(function* () {
   yield* sql`ALTER TABLE fluvio.type ADD COLUMN namespace text`
 })
 
+const createEpoch = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`
+    ALTER TABLE fluvio.offset
+      ADD COLUMN epoch int4 NOT NULL DEFAULT 0,
+      ADD COLUMN latest_time int8,
+      ADD COLUMN saved_offset int8
+  `
+  yield* sql`UPDATE fluvio.offset SET saved_offset = current_offset WHERE topic IS NOT NULL AND checksum IS NOT NULL`
+  yield* sql`ALTER TABLE fluvio.relation ADD COLUMN epoch int4 NOT NULL DEFAULT 0`
+  yield* sql`ALTER TABLE fluvio.type ADD COLUMN epoch int4 NOT NULL DEFAULT 0`
+  yield* sql`COMMENT ON COLUMN fluvio.offset.epoch IS 'Counts the histories of the source: OIDs and LSNs mean something within one'`
+  yield* sql`COMMENT ON COLUMN fluvio.offset.commit_time IS 'Of the last transaction in the source, in microseconds since 2000-01-01 UTC'`
+  yield* sql`COMMENT ON COLUMN fluvio.offset.latest_time IS 'The latest commit time of all transactions up to there'`
+  yield* sql`COMMENT ON COLUMN fluvio.offset.saved_offset IS 'The current_offset that the connector saved; where it differs, that was set by hand, and nothing else of the row counts'`
+})
+
 const migrations = {
   "1_position": createPosition,
   "2_catalogue": createDescribed,
   "3_quarantine": createQuarantine,
-  "4_type_namespace": addTypeNamespace
+  "4_type_namespace": addTypeNamespace,
+  "5_epoch": createEpoch
 }
 const table = "fluvio.migration"
 
@@ -161,9 +179,12 @@ const readLsn = (text: string): Lsn => {
 const PositionRow = Schema.Struct({
   topic: Schema.NullOr(Schema.String),
   current_offset: Schema.NumberFromString.pipe(Schema.decodeTo(Offset)),
+  is_saved: Schema.Boolean,
   checksum: Schema.NullOr(Schema.NumberFromString),
+  epoch: Schema.Natural,
   commit_lsn: Schema.NullOr(Schema.String),
-  commit_time: Schema.NullOr(Schema.BigIntFromString)
+  commit_time: Schema.NullOr(Schema.BigIntFromString),
+  latest_time: Schema.NullOr(Schema.BigIntFromString)
 })
 const RelationRow = Schema.Struct({
   relation: Schema.fromJsonString(Relation),
@@ -219,7 +240,8 @@ const make = Effect.gen(function* () {
     yield* migrate
     const [row] = yield* Effect.flatMap(
       sql`
-        SELECT topic, current_offset::text, checksum::text, commit_lsn::text, commit_time::text
+        SELECT topic, current_offset::text, checksum IS NOT NULL AND current_offset IS NOT DISTINCT FROM saved_offset AS is_saved,
+          checksum::text, epoch, commit_lsn::text, commit_time::text, latest_time::text
         FROM fluvio.offset
         WHERE (topic = ${topic} AND partition = ${partition}::int4) OR (topic IS NULL AND ${partition}::int4 = 0)
         ORDER BY topic NULLS LAST, id
@@ -227,10 +249,14 @@ const make = Effect.gen(function* () {
       `,
       readPositions
     )
+    const isUntouched = row === undefined || (row.topic === null && row.current_offset === 0)
+    // Of a position that was set back, what was described behind it is not known yet.
+    const [offset, epoch] = isUntouched ? ["-1", 0] : [String(row.current_offset), row.epoch]
     const relations = yield* Effect.flatMap(
       sql`
         SELECT relation::text, record_offset::text FROM fluvio.relation
-        WHERE topic = ${topic} AND partition = ${partition}::int4
+        WHERE topic = ${topic} AND partition = ${partition}::int4 AND epoch = ${epoch}::int4
+          AND record_offset <= ${offset}::int8
         ORDER BY record_offset
       `,
       readRelations
@@ -238,32 +264,42 @@ const make = Effect.gen(function* () {
     const types = yield* Effect.flatMap(
       sql`
         SELECT type_id::text, namespace, name, record_offset::text FROM fluvio.type
-        WHERE topic = ${topic} AND partition = ${partition}::int4
+        WHERE topic = ${topic} AND partition = ${partition}::int4 AND epoch = ${epoch}::int4
+          AND record_offset <= ${offset}::int8
         ORDER BY record_offset
       `,
       readTypes
     )
-    const isUntouched = row === undefined || (row.topic === null && row.current_offset === 0)
-    return {
-      position: isUntouched
-        ? Option.none()
-        : Option.some<Position>({
-            offset: row.current_offset,
-            checksum: row.checksum ?? undefined,
-            commitLsn: row.commit_lsn === null ? undefined : readLsn(row.commit_lsn),
-            commitTime: row.commit_time ?? undefined
-          }),
-      described: {
-        relations: relations.map(({ record_offset, relation }) => ({ relation, offset: record_offset })),
-        types: types.map(({ name, namespace, record_offset, type_id }) => ({
-          id: type_id,
-          namespace: namespace ?? undefined,
-          name,
-          offset: record_offset
-        }))
-      },
-      isLegacy: !isUntouched && row.checksum === null
-    } satisfies Stored
+    const described = {
+      relations: relations.map(({ record_offset, relation }) => ({ relation, offset: record_offset })),
+      types: types.map(({ name, namespace, record_offset, type_id }) => ({
+        id: type_id,
+        namespace: namespace ?? undefined,
+        name,
+        offset: record_offset
+      }))
+    }
+    if (isUntouched) return { position: Option.none(), described, savedBy: "connector" } satisfies Stored
+    const { checksum, commit_lsn, commit_time, current_offset, is_saved, latest_time } = row
+    const position: Position = is_saved
+      ? {
+          offset: current_offset,
+          checksum: checksum ?? undefined,
+          epoch,
+          commitLsn: commit_lsn === null ? undefined : readLsn(commit_lsn),
+          commitTime: commit_time ?? undefined,
+          latestTime: latest_time ?? undefined
+        }
+      : {
+          offset: current_offset,
+          checksum: undefined,
+          epoch,
+          commitLsn: undefined,
+          commitTime: undefined,
+          latestTime: undefined
+        }
+    const savedBy = is_saved ? "connector" : row.topic === null ? "original" : "operator"
+    return { position: Option.some(position), described, savedBy } satisfies Stored
   }).pipe(
     // Types and operators are PostgreSQL's own, whatever the database's or the role's search_path puts in front of them.
     (load) => Effect.andThen(sql`SELECT set_config('search_path', '', true)`, load),
@@ -278,15 +314,18 @@ const make = Effect.gen(function* () {
     WITH claimed AS (
       UPDATE fluvio.offset
       SET topic = ${topic}, partition = ${partition}::int4, current_offset = ${next[0]}::int8,
-        checksum = ${next[1]}::int8, commit_lsn = ${next[2]}::pg_lsn, commit_time = ${next[3]}::int8,
+        saved_offset = ${next[0]}::int8, checksum = ${next[1]}::int8, commit_lsn = ${next[2]}::pg_lsn,
+        commit_time = ${next[3]}::int8, latest_time = ${next[4]}::int8, epoch = ${next[5]}::int4,
         updated_at = clock_timestamp()
       WHERE topic IS NULL AND current_offset = 0 AND ${partition}::int4 = 0
         AND id = (SELECT min(id) FROM fluvio.offset WHERE topic IS NULL)
         AND NOT EXISTS (SELECT FROM fluvio.offset WHERE topic = ${topic} AND partition = ${partition}::int4)
       RETURNING id
     ), inserted AS (
-      INSERT INTO fluvio.offset (topic, partition, current_offset, checksum, commit_lsn, commit_time)
-      SELECT ${topic}, ${partition}::int4, ${next[0]}::int8, ${next[1]}::int8, ${next[2]}::pg_lsn, ${next[3]}::int8
+      INSERT INTO fluvio.offset
+        (topic, partition, current_offset, saved_offset, checksum, commit_lsn, commit_time, latest_time, epoch)
+      SELECT ${topic}, ${partition}::int4, ${next[0]}::int8, ${next[0]}::int8, ${next[1]}::int8, ${next[2]}::pg_lsn,
+        ${next[3]}::int8, ${next[4]}::int8, ${next[5]}::int4
       WHERE NOT EXISTS (SELECT FROM claimed)
       ON CONFLICT (topic, partition) DO NOTHING
       RETURNING id
@@ -294,13 +333,15 @@ const make = Effect.gen(function* () {
     SELECT id FROM claimed UNION ALL SELECT id FROM inserted
   `
 
-  /** From a row without a checksum, which may be one without a topic too. */
+  /** From a row that the connector did not save, which may be one without a topic too. */
   const adopt = (previous: Position, next: ReadonlyArray<string | null>) => sql`
     UPDATE fluvio.offset
     SET topic = ${topic}, partition = ${partition}::int4, current_offset = ${next[0]}::int8,
-      checksum = ${next[1]}::int8, commit_lsn = ${next[2]}::pg_lsn, commit_time = ${next[3]}::int8,
+      saved_offset = ${next[0]}::int8, checksum = ${next[1]}::int8, commit_lsn = ${next[2]}::pg_lsn,
+      commit_time = ${next[3]}::int8, latest_time = ${next[4]}::int8, epoch = ${next[5]}::int4,
       updated_at = clock_timestamp()
-    WHERE current_offset = ${String(previous.offset)}::int8 AND checksum IS NULL
+    WHERE current_offset = ${String(previous.offset)}::int8
+      AND (checksum IS NULL OR saved_offset IS DISTINCT FROM current_offset)
       AND id = (
         SELECT id FROM fluvio.offset
         WHERE (topic = ${topic} AND partition = ${partition}::int4) OR (topic IS NULL AND ${partition}::int4 = 0)
@@ -312,10 +353,12 @@ const make = Effect.gen(function* () {
 
   const advance = (previous: Position, next: ReadonlyArray<string | null>) => sql`
     UPDATE fluvio.offset
-    SET current_offset = ${next[0]}::int8, checksum = ${next[1]}::int8, commit_lsn = ${next[2]}::pg_lsn,
-      commit_time = ${next[3]}::int8, updated_at = clock_timestamp()
+    SET current_offset = ${next[0]}::int8, saved_offset = ${next[0]}::int8, checksum = ${next[1]}::int8,
+      commit_lsn = ${next[2]}::pg_lsn, commit_time = ${next[3]}::int8, latest_time = ${next[4]}::int8,
+      epoch = ${next[5]}::int4, updated_at = clock_timestamp()
     WHERE topic = ${topic} AND partition = ${partition}::int4
-      AND current_offset = ${String(previous.offset)}::int8 AND checksum = ${String(previous.checksum)}::int8
+      AND current_offset = ${String(previous.offset)}::int8 AND saved_offset = current_offset
+      AND checksum = ${String(previous.checksum)}::int8
     RETURNING id
   `
 
@@ -325,32 +368,43 @@ const make = Effect.gen(function* () {
         String(next.offset),
         next.checksum === undefined ? null : String(next.checksum),
         next.commitLsn === undefined ? null : formatLsn(next.commitLsn),
-        next.commitTime === undefined ? null : String(next.commitTime)
+        next.commitTime === undefined ? null : String(next.commitTime),
+        next.latestTime === undefined ? null : String(next.latestTime),
+        String(next.epoch)
       ]
       const saved = yield* Option.match(previous, {
         onNone: () => first(values),
         onSome: (position) => (position.checksum === undefined ? adopt(position, values) : advance(position, values))
       })
       if (saved.length !== 1) return false
+      if (next.epoch !== Option.match(previous, { onNone: () => 0, onSome: ({ epoch }) => epoch })) {
+        for (const known of ["relation", "type"]) {
+          yield* sql`
+            DELETE FROM fluvio.${sql(known)}
+            WHERE topic = ${topic} AND partition = ${partition}::int4 AND epoch <> ${next.epoch}::int4
+          `
+        }
+      }
       if (changed.relations.length > 0) {
         const relations = lastBy(changed.relations, ({ relation }) => relation.id)
         yield* sql`
-          INSERT INTO fluvio.relation (topic, partition, rel_id, record_offset, relation)
-          SELECT ${topic}, ${partition}::int4, (item->'relation'->>'id')::int8, (item->>'offset')::int8, item->'relation'
+          INSERT INTO fluvio.relation (topic, partition, epoch, rel_id, record_offset, relation)
+          SELECT ${topic}, ${partition}::int4, ${next.epoch}::int4, (item->'relation'->>'id')::int8, (item->>'offset')::int8, item->'relation'
           FROM jsonb_array_elements(${JSON.stringify(relations)}::jsonb) AS item
           ON CONFLICT (topic, partition, rel_id)
-          DO UPDATE SET record_offset = EXCLUDED.record_offset, relation = EXCLUDED.relation
+          DO UPDATE SET record_offset = EXCLUDED.record_offset, epoch = EXCLUDED.epoch, relation = EXCLUDED.relation
         `
       }
       if (changed.types.length > 0) {
         yield* sql`
-          INSERT INTO fluvio.type (topic, partition, type_id, record_offset, namespace, name)
-          SELECT ${topic}, ${partition}::int4, (item->>'id')::int8, (item->>'offset')::int8,
+          INSERT INTO fluvio.type (topic, partition, epoch, type_id, record_offset, namespace, name)
+          SELECT ${topic}, ${partition}::int4, ${next.epoch}::int4, (item->>'id')::int8, (item->>'offset')::int8,
             item->>'namespace', item->>'name'
           FROM jsonb_array_elements(${JSON.stringify(lastBy(changed.types, ({ id }) => id))}::jsonb) AS item
           ON CONFLICT (topic, partition, type_id)
           DO UPDATE SET
-            record_offset = EXCLUDED.record_offset, namespace = EXCLUDED.namespace, name = EXCLUDED.name
+            record_offset = EXCLUDED.record_offset, epoch = EXCLUDED.epoch, namespace = EXCLUDED.namespace,
+            name = EXCLUDED.name
         `
       }
       return true
@@ -364,8 +418,16 @@ const make = Effect.gen(function* () {
     Effect.mapError(failed("saving the position"))
   )
 
+  const literal = `'${topic.replaceAll("'", "''")}'`
+
   return OffsetStore.of({
     load,
+    setStatement: (next) =>
+      next === 0
+        ? `DELETE FROM fluvio.offset WHERE topic = ${literal} AND partition = ${partition}`
+        : `INSERT INTO fluvio.offset (topic, partition, current_offset) VALUES (${literal}, ${partition}, ${next - 1}) ` +
+          `ON CONFLICT (topic, partition) DO UPDATE SET current_offset = EXCLUDED.current_offset, saved_offset = NULL, ` +
+          `checksum = NULL, commit_lsn = NULL, commit_time = NULL, latest_time = NULL, updated_at = now()`,
     save: (previous, next, changed) =>
       Effect.flatMap(save(previous, next, changed), (isSaved) =>
         isSaved

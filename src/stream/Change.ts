@@ -63,12 +63,19 @@ export type Change = RowChange | TruncateChange | RelationChange | TypeChange
 export interface End {
   /** The Commit record (or the lone change, outside Begin and Commit). */
   readonly record: FluvioRecord
+  /** Of the last transaction up to here; `undefined` where the log has no Begin and Commit. */
   readonly commitLsn: Lsn | undefined
-  /**
-   * Microseconds since 2000-01-01 UTC, and never less than that of a transaction before: commits that are written at
-   * the same moment may carry times that are out of order, and a repeat of them must not look like new history.
-   */
+  /** Its commit time, in microseconds since 2000-01-01 UTC. */
   readonly commitTime: bigint | undefined
+  /** The latest commit time up to here: those of neighbours may be out of order. */
+  readonly latestTime: bigint | undefined
+}
+
+/** Transactions that the source sent again, in a row. */
+export interface Repeated {
+  readonly transactions: number
+  readonly lowest: Lsn
+  readonly highest: Lsn
 }
 
 /**
@@ -83,14 +90,16 @@ export interface Piece {
   /** Offset of the first record it was made of. */
   readonly first: Offset
   readonly xid: number | undefined
+  /** Which history of the source it belongs to. */
+  readonly epoch: number
   readonly changes: ReadonlyArray<Change>
   /** Bytes of the records it was made of: the measure of groups. */
   readonly bytes: number
   /** How many records it was made of. */
   readonly records: number
   readonly end: End | undefined
-  /** It was applied before and is repeated by the source; it has no changes and only moves the position on. */
-  readonly isDuplicate: boolean
+  /** Whole transactions that were applied before; the piece has no changes and only moves the position on. */
+  readonly repeated: Repeated | undefined
   /** A record of it cannot be read: it must not be applied. What could be read of it is in `changes`. */
   readonly refusal: Unreadable | undefined
 }

@@ -13,7 +13,8 @@ export interface GroupLimits {
 
 /**
  * How many of the waiting pieces form the next group: at least one, and more only while they stay within the limits.
- * A piece without an end, or one that continues a transaction, is a group of its own: it is streamed.
+ * A piece without an end, or one that continues a transaction, is a group of its own: it is streamed. A group is of one
+ * epoch, so that what is described in it belongs to that.
  */
 export const sizeOf = (waiting: Arr.NonEmptyReadonlyArray<Piece>, limits: GroupLimits): number => {
   let rows = 0
@@ -21,6 +22,7 @@ export const sizeOf = (waiting: Arr.NonEmptyReadonlyArray<Piece>, limits: GroupL
   for (let size = 0; size < waiting.length; size++) {
     const piece = waiting[size]
     if (piece.end === undefined || !piece.isFirst) return Math.max(size, 1)
+    if (piece.epoch !== waiting[0].epoch) return size
     rows += piece.changes.length
     bytes += piece.bytes
     if (size > 0 && (rows > limits.rows || bytes > limits.bytes)) return size
@@ -37,7 +39,7 @@ export const isFull = (waiting: ReadonlyArray<Piece>, limits: GroupLimits): bool
   // Asked for each chunk that arrives, of everything that waits: one pass.
   for (let n = 0; n < waiting.length; n++) {
     const piece = waiting[n]
-    if (piece.end === undefined || !piece.isFirst) return true
+    if (piece.end === undefined || !piece.isFirst || piece.epoch !== waiting[0].epoch) return true
     rows += piece.changes.length
     bytes += piece.bytes
   }

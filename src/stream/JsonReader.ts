@@ -19,7 +19,8 @@ export const refusals = [
   "missing field",
   "duplicate field",
   "unknown message type",
-  "unknown cell tag"
+  "unknown cell tag",
+  "value left out"
 ] as const
 export type Refusal = (typeof refusals)[number]
 

@@ -16,12 +16,22 @@ export const formatLsn = (lsn: bigint): string =>
 export interface Position {
   /** Offset of the last applied record; reading resumes at the next one. */
   readonly offset: Offset
-  /** CRC-32C of that record's value. `undefined` only in a row that the original connector left. */
+  /** CRC-32C of that record's value. `undefined` only where this connector did not save the position itself. */
   readonly checksum: number | undefined
+  /**
+   * Counts the histories of the source, from 0: within one, OIDs and LSNs mean the same. Another one begins where the
+   * operator says that the source was restored, failed over or replaced.
+   */
+  readonly epoch: number
   /** Commit LSN of the last applied transaction; `undefined` before the first one that had an LSN. */
   readonly commitLsn: Lsn | undefined
   /** Its commit time, in microseconds since 2000-01-01 UTC. */
   readonly commitTime: bigint | undefined
+  /**
+   * The latest commit time of all that was applied: neighbours may be out of order. `undefined` in a row of an earlier
+   * version, which kept this in the place of the commit time.
+   */
+  readonly latestTime: bigint | undefined
 }
 
 /** A relation and the offset of the record that described it; a Type event travels with the same duty. */
@@ -50,10 +60,10 @@ export interface Stored {
   readonly position: Option.Option<Position>
   readonly described: Described
   /**
-   * The position was left by the original connector: its offset may lie inside a transaction and its relations are
-   * not stored, so the connector first scans back.
+   * Who saved the position. Of one that this connector did not save itself only the offset counts: the log before it is
+   * read first, to learn what is missing. The original connector's may lie inside a transaction.
    */
-  readonly isLegacy: boolean
+  readonly savedBy: "connector" | "original" | "operator"
 }
 
 /** The stored position is not the one this instance saved last: another instance is applying. */
@@ -63,10 +73,10 @@ export class PositionConflict extends Schema.TaggedError<PositionConflict>()("Po
   expected: Schema.Option(Offset)
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "another instance applies this topic to this database: stop one of them"
+  readonly remedy = "if another instance applies this topic to this database, stop one of them"
   override get message() {
     const expected = Option.match(this.expected, { onNone: () => "no position", onSome: (o) => `offset ${o}` })
-    return `the position of ${this.topic}-${this.partition} was changed by another instance (expected ${expected})`
+    return `the position of ${this.topic}-${this.partition} was changed by another instance, or by hand (expected ${expected})`
   }
 }
 
@@ -98,7 +108,8 @@ export class OffsetStore extends Context.Service<
     /** Creates or migrates the tables when needed, then reads what is stored. */
     readonly load: Effect.Effect<Stored, OffsetStoreError>
     /**
-     * Replaces `previous` by `next` and adds what was described anew. Fails with {@link PositionConflict}, and
+     * Replaces `previous` by `next` and adds what was described anew; with a new epoch, what was described before is
+     * deleted. Fails with {@link PositionConflict}, and
      * thereby rolls the ambient transaction back, when the stored position is not `previous`.
      */
     save(
@@ -106,5 +117,7 @@ export class OffsetStore extends Context.Service<
       next: Position,
       changed: Described
     ): Effect.Effect<void, PositionConflict | OffsetStoreError>
+    /** The statement by which an operator has reading go on at `next`. */
+    setStatement(next: Offset): string
   }
 >()("fluvio-postgres-sink/OffsetStore") {}

@@ -89,6 +89,8 @@ const table = {
   UnknownRelation: "data",
   WrongArity: "data",
   CommitWithoutBegin: "data",
+  CommitMissing: "position",
+  OutsideTransaction: "position",
   CommitMismatch: "data",
   RecordsRepeated: "data",
   SourceRewound: "position",
@@ -96,6 +98,7 @@ const table = {
   // The place in the topic
   RetentionGap: "position",
   PlaceNotProved: "position",
+  PlaceInsideTransaction: "position",
   PositionConflict: "passing",
   OffsetStoreError: (error) => (error.class === undefined ? "schema" : bySqlFailure(error)),
   // The target

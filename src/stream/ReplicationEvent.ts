@@ -538,7 +538,7 @@ class EventReader extends JsonReader {
           break
         case "tuple":
           this.enter("message.tuple", tuple !== undefined)
-          tuple = this.tuple()
+          tuple = this.tuple(false)
           break
         default:
           this.other(name)
@@ -564,15 +564,15 @@ class EventReader extends JsonReader {
           break
         case "old_tuple":
           this.enter("message.old_tuple", oldTuple !== undefined)
-          oldTuple = this.null() ? null : this.tuple()
+          oldTuple = this.null() ? null : this.tuple(false)
           break
         case "key_tuple":
           this.enter("message.key_tuple", keyTuple !== undefined)
-          keyTuple = this.null() ? null : this.tuple()
+          keyTuple = this.null() ? null : this.tuple(false)
           break
         case "new_tuple":
           this.enter("message.new_tuple", newTuple !== undefined)
-          newTuple = this.tuple()
+          newTuple = this.tuple(true)
           break
         default:
           this.other(name)
@@ -599,11 +599,11 @@ class EventReader extends JsonReader {
           break
         case "old_tuple":
           this.enter("message.old_tuple", oldTuple !== undefined)
-          oldTuple = this.null() ? null : this.tuple()
+          oldTuple = this.null() ? null : this.tuple(false)
           break
         case "key_tuple":
           this.enter("message.key_tuple", keyTuple !== undefined)
-          keyTuple = this.null() ? null : this.tuple()
+          keyTuple = this.null() ? null : this.tuple(false)
           break
         default:
           this.other(name)
@@ -651,7 +651,8 @@ class EventReader extends JsonReader {
     return (this.relId = this.integer(0, maxUint32))
   }
 
-  private tuple(): Tuple {
+  /** Only a new row may leave out values: PostgreSQL sends what is unchanged and stored apart (TOASTed) just once. */
+  private tuple(mayLeaveOut: boolean): Tuple {
     const { arena } = this
     const first = arena.count
     let isComplete = true
@@ -660,6 +661,7 @@ class EventReader extends JsonReader {
       this.index = n
       if (this.peek() === Quote) {
         const isNull = this.takeNull()
+        if (!isNull && !mayLeaveOut) this.refuse("value left out")
         isComplete &&= isNull
         if (isNull) arena.addNull()
         else arena.addUnchanged()

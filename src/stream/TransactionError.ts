@@ -54,6 +54,40 @@ export class CommitWithoutBegin extends Schema.TaggedError<CommitWithoutBegin>()
   }
 }
 
+/** A transaction begins behind one whose Commit did not come. */
+export class CommitMissing extends Schema.TaggedError<CommitMissing>()("CommitMissing", {
+  /** Of the Begin of the transaction that is incomplete. */
+  offset: Schema.Natural,
+  commitLsn: Schema.String,
+  /** Of the Begin that came instead of its Commit. */
+  next: Schema.Natural,
+  nextLsn: Schema.String
+}) {
+  readonly isRetryable = isRetryable(this)
+  get remedy() {
+    return `if the source failed over before it had sent all of it, make sure that the target matches the source's new history, then set \`accept-epoch: ${this.next}\` to go on from there; otherwise the topic has lost records: copy the tables from the source again and set the position behind the copy`
+  }
+  override get message() {
+    return `the transaction at ${describe(this)} has no Commit: transaction ${this.nextLsn} begins at offset ${this.next}`
+  }
+}
+
+/** A change outside Begin and Commit, in a log that has them. */
+export class OutsideTransaction extends Schema.TaggedError<OutsideTransaction>()("OutsideTransaction", {
+  offset: Schema.Natural,
+  type: Schema.String,
+  /** Of the transaction before it. */
+  after: Schema.UndefinedOr(Schema.String)
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy =
+    "the beginning of its transaction is missing from the topic, or a producer has appended a part of one twice: check that nothing filters the topic and that one inbound connector alone writes to it; then copy the tables from the source again and set the position behind the copy"
+  override get message() {
+    const after = this.after === undefined ? "" : `, behind transaction ${this.after}`
+    return `the ${this.type} at offset ${this.offset} stands outside of a transaction${after}`
+  }
+}
+
 /** A Commit that belongs to another transaction than the open one. */
 export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("CommitMismatch", {
   offset: Schema.Natural,
@@ -79,23 +113,29 @@ export class RecordsRepeated extends Schema.TaggedError<RecordsRepeated>()("Reco
   }
 }
 
-/** The source's history starts again below what was applied: it was restored, failed over, or its slot was re-created. */
+/**
+ * The source's history starts again at or below what was applied: it was restored, failed over, or its slot was re-created.
+ * Transactions that are sent again look alike, but then the one applied last is among them.
+ */
 export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRewound", {
-  /** Of the Begin. */
+  /** Of the first Begin that is not proved to be a repeat. */
   offset: Schema.Natural,
+  /** The lowest from there on. */
   commitLsn: Schema.String,
-  applied: Schema.String
+  applied: Schema.String,
+  /** Of the Begin by which it showed. */
+  next: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `make sure that the target matches the source's new history, then set \`accept-epoch: ${this.offset}\` to go on from there`
+    return `make sure that the target matches the source's new history up to a transaction that begins at offset ${this.offset}${this.next === this.offset ? "" : ` or later, at most ${this.next}`}, then set \`accept-epoch\` to the offset of that Begin (\`accept-epoch: ${this.offset}\` if nothing of the new history is in the target) to go on from there`
   }
   override get message() {
-    return `the transaction at ${describe(this)} is newer than the one applied last, ${this.applied}, but lies before it: the source was rewound`
+    return `the transactions from ${describe(this)} on do not lie behind the one applied last, ${this.applied}, and it is not among them: the source was rewound`
   }
 }
 
-/** A take-over inside a transaction whose Begin is not among the records read. */
+/** Reading starts inside a transaction whose Begin is not among the records read. */
 export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissing", {
   offset: Schema.Natural
 }) {
@@ -103,7 +143,7 @@ export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissi
   readonly remedy =
     "its rest cannot be applied as one: copy the tables from the source again and set the position behind the copy"
   override get message() {
-    return `the original connector stopped before offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
+    return `reading starts at offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
   }
 }
 
@@ -113,7 +153,9 @@ export type TransactionError =
   | UnknownRelation
   | WrongArity
   | CommitWithoutBegin
+  | CommitMissing
   | CommitMismatch
+  | OutsideTransaction
   | RecordsRepeated
   | SourceRewound
   | BeginMissing

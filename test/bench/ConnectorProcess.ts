@@ -39,7 +39,8 @@ const read = (until: number, isDecoding: boolean) =>
       maxBytes: group.bytes,
       floatNull,
       onUnreadable: onError.decode,
-      acceptEpoch
+      acceptEpoch,
+      hasTransactions: true
     })
     yield* consumer.records(Offset.make(0)).pipe(
       Stream.takeUntil((records) => records[records.length - 1].offset >= until),

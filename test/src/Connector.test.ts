@@ -29,9 +29,16 @@ const known = Pipeline.knowing(pet)
 
 /** As the original connector leaves its row. */
 const left = (at: number): Stored => ({
-  position: Option.some({ offset: offset(at), checksum: undefined, commitLsn: undefined, commitTime: undefined }),
+  position: Option.some({
+    offset: offset(at),
+    checksum: undefined,
+    epoch: 0,
+    commitLsn: undefined,
+    commitTime: undefined,
+    latestTime: undefined
+  }),
   described: { relations: [], types: [] },
-  isLegacy: true
+  savedBy: "original"
 })
 
 /** Answers an INSERT with these SQLSTATEs, one after the other; "" is a success. */
@@ -69,8 +76,10 @@ describe("Connector", () => {
       const position = {
         offset: offset(7),
         checksum: crc32c(eventJson(commit(200))),
+        epoch: 0,
         commitLsn: lsn(200),
-        commitTime: time
+        commitTime: time,
+        latestTime: time
       }
       assert.deepInclude(pipeline.applied[0], {
         position,
@@ -147,20 +156,44 @@ describe("Connector", () => {
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
       assert.deepInclude(pipeline.applied[0], { transactions: 1, duplicates: 1, records: 6, changes: 1 })
-      assert.deepStrictEqual(pipeline.logged, ["Info: Going on at offset 3 of mock-0, which ends at offset 9"])
+      assert.deepStrictEqual(pipeline.logged, [
+        "Info: Going on at offset 3 of mock-0, which ends at offset 9",
+        "Info: Skipped 1 transactions that the source sent again, 0/1 to 0/1, at offsets 3 to 5"
+      ])
     })
   )
 
-  it.effect("applies a change outside Begin and Commit, and keeps the LSN of the last transaction", () =>
+  it.effect("applies changes outside Begin and Commit where the log has none of these", () =>
     Effect.gen(function* () {
-      const pipeline = yield* Pipeline.start({ stored: known, log: Pipeline.log(transaction(1, 1), row(2, "n2")) })
+      const pipeline = yield* Pipeline.start({ stored: known, log: Pipeline.log(row(1, "n1"), row(2, "n2")) })
       yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1, 2), "COMMIT"]])
       assert.deepStrictEqual(yield* pipeline.position, {
-        offset: offset(3),
+        offset: offset(1),
         checksum: crc32c(eventJson(row(2, "n2"))),
-        commitLsn: lsn(1),
-        commitTime: time
+        epoch: 0,
+        commitLsn: undefined,
+        commitTime: undefined,
+        latestTime: undefined
       })
+    })
+  )
+
+  it.effect("stops at a change whose Begin is lost, and applies nothing of its transaction", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1), row(2, "n2"), row(3, "n3"), commit(2))
+      })
+      yield* pipeline.stopped({ _tag: "OutsideTransaction", offset: 3, isRetryable: false })
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(1), "COMMIT"]])
+
+      const again = yield* Pipeline.start({
+        stored: yield* pipeline.stored,
+        log: Pipeline.log(transaction(1, 1), row(2, "n2"), row(3, "n3"), commit(2))
+      })
+      yield* again.stopped({ _tag: "OutsideTransaction", offset: 3 })
+      assert.deepStrictEqual(again.transactions(), [])
     })
   )
 })
@@ -568,9 +601,9 @@ describe("Connector's take-over", () => {
         [insertOf(5), "COMMIT"]
       ])
       assert.deepInclude(pipeline.applied[0].position, { offset: offset(6), commitLsn: lsn(1), commitTime: time })
-      const { described, isLegacy } = yield* pipeline.stored
+      const { described, savedBy } = yield* pipeline.stored
       assert.deepStrictEqual(described.relations, [{ relation: pet, offset: offset(1) }])
-      assert.isFalse(isLegacy)
+      assert.strictEqual(savedBy, "connector")
       assert.strictEqual(
         pipeline.logged[1],
         "Info: Taking over from the original connector: learning the relations up to offset 3"

@@ -213,8 +213,9 @@ describe("Sink", () => {
         changes: [],
         bytes: 1,
         records: 2,
-        end: { record, commitLsn: lsn(1), commitTime: undefined },
-        isDuplicate: false,
+        end: { record, commitLsn: lsn(1), commitTime: undefined, latestTime: undefined },
+        epoch: 0,
+        repeated: undefined,
         refusal: undefined
       }
       const plan = yield* sink.plan([empty, ...Array.from({ length: 300_000 }, () => empty)])
@@ -554,7 +555,7 @@ describe("Sink's large transactions", () => {
       const pipeline = yield* Pipeline.start({
         stored: known,
         config,
-        log: Pipeline.log(begin(1), wide(1, 2, 3), begin(2), added(9), commit(2))
+        log: Pipeline.log(begin(1), wide(1, 2, 3), begin(1), added(9), commit(1))
       })
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions(), [

@@ -6,7 +6,7 @@ import * as PgOffsetStore from "../../../layers/postgres/PgOffsetStore.ts"
 import { ConnectorConfig, fromObject } from "../../../src/ConnectorConfig.ts"
 import { Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { OffsetStore, PositionConflict } from "../../../src/stream/OffsetStore.ts"
-import { offsetStoreChecks, position, type StoreFixture } from "../../offsetStore.ts"
+import { offsetStoreChecks, position, relation, type StoreFixture } from "../../offsetStore.ts"
 import { type TestDatabase, TestPostgres } from "../../postgres.ts"
 
 const nothing = { relations: [], types: [] }
@@ -51,6 +51,22 @@ const original = (offset: number) => `
   INSERT INTO fluvio.offset (id, current_offset) VALUES (1, ${offset});
 `
 
+/** Only the offset of it counts. */
+const setByHand = (offset: number) =>
+  Option.some({
+    offset: Offset.make(offset),
+    checksum: undefined,
+    epoch: 0,
+    commitLsn: undefined,
+    commitTime: undefined,
+    latestTime: undefined
+  })
+
+const described = (...at: ReadonlyArray<number>) => ({
+  relations: at.map((n) => ({ relation: relation(16_000 + n, "id"), offset: Offset.make(n) })),
+  types: []
+})
+
 layer(TestPostgres.layer())("PgOffsetStore", (it) => {
   describe("as any OffsetStore", () => {
     for (const [name, run] of offsetStoreChecks) {
@@ -72,9 +88,16 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       const fixture = yield* fixtureOn(database)
       const store = yield* fixture.instance("orders", 0)
       const stored = yield* store.load
-      const legacy = { offset: Offset.make(41), checksum: undefined, commitLsn: undefined, commitTime: undefined }
+      const legacy = {
+        offset: Offset.make(41),
+        checksum: undefined,
+        epoch: 0,
+        commitLsn: undefined,
+        commitTime: undefined,
+        latestTime: undefined
+      }
       assert.deepStrictEqual(stored.position, Option.some(legacy))
-      assert.isTrue(stored.isLegacy)
+      assert.strictEqual(stored.savedBy, "original")
 
       const other = yield* fixture.instance("orders", 1)
       assert.isTrue(Option.isNone((yield* other.load).position), "the original read partition 0 only")
@@ -85,7 +108,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       assert.instanceOf(conflict, PositionConflict)
       yield* other.save(Option.none(), position(1, 1n), nothing)
 
-      assert.isFalse((yield* store.load).isLegacy)
+      assert.strictEqual((yield* store.load).savedBy, "connector")
       assert.deepStrictEqual(
         yield* database.query("SELECT id, current_offset, topic, partition, commit_lsn FROM fluvio.offset ORDER BY id"),
         [
@@ -102,7 +125,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       yield* database.query(original(0))
       const fixture = yield* fixtureOn(database)
       const store = yield* fixture.instance("orders", 0)
-      assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, isLegacy: false })
+      assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, savedBy: "connector" })
       yield* store.save(Option.none(), position(3, 1n), nothing)
       assert.deepStrictEqual(yield* database.query("SELECT id, current_offset, topic FROM fluvio.offset"), [
         { id: "1", current_offset: "3", topic: "orders" }
@@ -110,18 +133,57 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
     })
   )
 
-  it.effect("takes an offset set by hand for one that may lie inside a transaction", () =>
+  it.effect("tells a position that was set by hand, in whatever way, and what was described up to there", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       const fixture = yield* fixtureOn(database)
-      const store = yield* fixture.instance("orders", 0)
+      const store = yield* fixture.instance("it's", 1)
+      const set = store.setStatement(Offset.make(3))
+      yield* store.load
+      // Before anything was applied.
+      yield* database.query(set)
+      assert.deepStrictEqual(yield* store.load, {
+        position: setByHand(2),
+        described: nothing,
+        savedBy: "operator"
+      })
+      yield* store.save(setByHand(2), position(9, 2n), described(4, 8))
+      for (const statement of [
+        store.setStatement(Offset.make(6)),
+        "UPDATE fluvio.offset SET current_offset = 5",
+        "UPDATE fluvio.offset SET current_offset = 5, checksum = NULL"
+      ]) {
+        yield* database.query(statement)
+        const stored = yield* store.load
+        assert.deepStrictEqual(stored, { position: setByHand(5), described: described(4), savedBy: "operator" })
+        assert.instanceOf(
+          yield* Effect.flip(store.save(Option.some(position(9, 2n)), position(10, 3n), nothing)),
+          PositionConflict
+        )
+        yield* store.save(stored.position, position(9, 2n), described(8))
+        assert.strictEqual((yield* store.load).savedBy, "connector")
+      }
+      yield* database.query(store.setStatement(Offset.make(0)))
+      assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, savedBy: "connector" })
+    })
+  )
+
+  it.effect("counts what an earlier version saved as saved", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const store = yield* (yield* fixtureOn(database)).instance("orders", 0)
       yield* store.load
       yield* store.save(Option.none(), position(3, 1n), nothing)
-      yield* database.query("UPDATE fluvio.offset SET current_offset = 2, checksum = NULL")
-      const stored = yield* store.load
-      assert.isTrue(stored.isLegacy)
-      yield* store.save(stored.position, position(4, 2n), nothing)
-      assert.deepStrictEqual((yield* store.load).position, Option.some(position(4, 2n)))
+      yield* database.query(`
+        ALTER TABLE fluvio.offset DROP COLUMN epoch, DROP COLUMN latest_time, DROP COLUMN saved_offset;
+        ALTER TABLE fluvio.relation DROP COLUMN epoch;
+        ALTER TABLE fluvio.type DROP COLUMN epoch;
+        DELETE FROM fluvio.migration WHERE migration_id = 5`)
+      assert.deepStrictEqual(yield* store.load, {
+        position: Option.some({ ...position(3, 1n), latestTime: undefined }),
+        described: nothing,
+        savedBy: "connector"
+      })
     })
   )
 
@@ -136,12 +198,13 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         ),
         { concurrency: "unbounded" }
       )
-      assert.deepStrictEqual([...new Set(loads.map((stored) => stored.isLegacy))], [true])
+      assert.deepStrictEqual([...new Set(loads.map((stored) => stored.savedBy))], ["original"])
       assert.deepStrictEqual(yield* database.query("SELECT migration_id FROM fluvio.migration ORDER BY 1"), [
         { migration_id: "1" },
         { migration_id: "2" },
         { migration_id: "3" },
-        { migration_id: "4" }
+        { migration_id: "4" },
+        { migration_id: "5" }
       ])
     })
   )

@@ -11,14 +11,14 @@ import { type Cell, Tuple } from "../../../src/stream/Tuple.ts"
 import {
   arbitraryCell,
   type CellFixture,
-  insert,
   int4,
   offset,
   raw,
   record,
   relationOf,
   sqlNull,
-  text
+  text,
+  update as updateEvent
 } from "../../events.ts"
 import { deleteOf, insertOf, targetColumn, targetTable, truncateOf, updateOf } from "../../tables.ts"
 
@@ -105,9 +105,9 @@ const field = (cell: Cell) =>
 const element = (cell: Cell) => (cell === null || cell === undefined ? "NULL" : `"${cell.replace(/["\\]/g, "\\$&")}"`)
 
 const decodedRow = (cells: ReadonlyArray<CellFixture>) => {
-  const event = decode(record(0, insert(1, cells)), { floatNull: "halt" })
-  assert(event.type === "insert")
-  return event.tuple
+  const event = decode(record(0, updateEvent(1, cells)), { floatNull: "halt" })
+  assert(event.type === "update")
+  return event.newTuple
 }
 const decoded = (cell: CellFixture) => decodedRow([cell])
 

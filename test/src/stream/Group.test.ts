@@ -7,7 +7,8 @@ const change = { type: "type", offset: Offset.make(0), id: 1, namespace: "", nam
 const end: End = {
   record: FluvioRecord.of(Offset.make(0), new Uint8Array()),
   commitLsn: undefined,
-  commitTime: undefined
+  commitTime: undefined,
+  latestTime: undefined
 }
 
 const piece = (changes: number, bytes: number, part: Partial<Piece> = {}): Piece => ({
@@ -18,7 +19,8 @@ const piece = (changes: number, bytes: number, part: Partial<Piece> = {}): Piece
   bytes,
   records: changes + 2,
   end,
-  isDuplicate: false,
+  epoch: 0,
+  repeated: undefined,
   refusal: undefined,
   ...part
 })

@@ -25,6 +25,12 @@ const insertedBy = (json: string, floatNull: FloatNullPolicy = "halt") => {
   return event.tuple
 }
 
+const updatedBy = (json: string) => {
+  const event = decodeJson(json)
+  assert(event.type === "update")
+  return event.newTuple
+}
+
 const cellOf = (json: string, floatNull: FloatNullPolicy = "halt") => {
   const tuple = insertedBy(insertJson(json), floatNull)
   assert.strictEqual(tuple.length, 1)
@@ -153,7 +159,7 @@ const reference = (text: string): unknown => {
 
 const rowOf = (n: number) => [Events.int4(n), Events.sqlNull, Events.text(`größe "${n}"`), Events.unchangedToast]
 const cellsOfRow = (n: number) => [`${n}`, null, `größe "${n}"`, undefined]
-const decodedRow = (n: number) => insertedBy(Events.eventJson(Events.insert(7, rowOf(n))))
+const decodedRow = (n: number) => updatedBy(Events.eventJson(Events.update(7, rowOf(n))))
 
 /** Every code unit as an escape. */
 const escaped = (text: string) =>
@@ -167,11 +173,27 @@ describe("decode", () => {
     assert.deepStrictEqual(
       plainJson(
         insertJson(
-          `{"Int4":1},{"String":"Polly"},{"String":"Parrot"},{"RawText":[50,48,50,48,45,48,49,45,48,49]},"Null","UnchangedToast"`
+          `{"Int4":1},{"String":"Polly"},{"String":"Parrot"},{"RawText":[50,48,50,48,45,48,49,45,48,49]},"Null"`
         )
       ),
-      { type: "insert", relId: 7, tuple: ["1", "Polly", "Parrot", "2020-01-01", null, undefined] }
+      { type: "insert", relId: 7, tuple: ["1", "Polly", "Parrot", "2020-01-01", null] }
     )
+  })
+
+  it.each([
+    ["tuple", insertJson(`{"Int4":1},"UnchangedToast"`)],
+    ["old_tuple", Events.eventJson(Events.remove(7, { old: [Events.int4(1), Events.unchangedToast] }))],
+    ["key_tuple", Events.eventJson(Events.remove(7, { key: [Events.int4(1), Events.unchangedToast] }))],
+    [
+      "old_tuple",
+      Events.eventJson(Events.update(7, [Events.int4(1)], { old: [Events.int4(1), Events.unchangedToast] }))
+    ],
+    [
+      "key_tuple",
+      Events.eventJson(Events.update(7, [Events.int4(1)], { key: [Events.int4(1), Events.unchangedToast] }))
+    ]
+  ])("refuses a value left out where there is no other image of the row: %s of %s", (name, json) => {
+    assertRefused(json, "value left out", `message.${name}[1]`)
   })
 
   it("reads whatever the inbound connector writes", () => {
@@ -378,7 +400,7 @@ describe("decode", () => {
 
     it.each([
       ["the type comes last", envelope(`{"rel_id":7,"tuple":[${list(`{"Int4":1}`)}],"type":"insert"}`)],
-      ["cells are words", insertJson(list(`"UnchangedToast"`))],
+      ["cells are words", envelope(`{"type":"update","rel_id":7,"new_tuple":[${list(`"UnchangedToast"`)}]}`)],
       ["white space is where none is expected", insertJson(list(`{ "String" : "a" }`))],
       ["fields are not known", envelope(`{"type":"insert","a":[${list(`"b"`)}],"rel_id":7,"tuple":["Null"]}`)],
       ["columns have names", envelope(relationJson(list(`{"flags":0,"name":"c","type_id":1,"type_modifier":0}`)))]
