@@ -6,10 +6,12 @@
  */
 import { Effect, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer, type FluvioError, Offset } from "./stream/FluvioConsumer.ts"
 import { identityOf } from "./plan/Fold.ts"
 import { formatLsn } from "./stream/OffsetStore.ts"
 import type { Relation } from "./stream/Relation.ts"
+import * as Mapping from "./target/Mapping.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
 import type { Change, End } from "./stream/Change.ts"
 import type { Tuple } from "./stream/Tuple.ts"
@@ -69,7 +71,12 @@ const keyText = (relation: Relation, tuple: Tuple | null): string => {
   return JSON.stringify(isKnown ? [nameOf(relation), ...cells] : [nameOf(relation)])
 }
 
-const keysOf = (change: Change): ReadonlyArray<string> => {
+/** Of tables that are left out, nothing is held and nothing follows. */
+const keysOf = (change: Change, mapping: Mapping.Mapping): ReadonlyArray<string> => {
+  if (change.type === "insert" || change.type === "update" || change.type === "delete") {
+    if (mapping.table(change.relation) === undefined) return []
+  }
+  const isApplied = (relation: Relation) => mapping.table(relation) !== undefined
   switch (change.type) {
     case "insert":
       return [keyText(change.relation, change.tuple)]
@@ -78,10 +85,13 @@ const keysOf = (change: Change): ReadonlyArray<string> => {
     case "delete":
       return [keyText(change.relation, identityOf(change))]
     case "truncate":
-      return change.relations.map((relation) => keyText(relation, null))
+      return change.relations.filter(isApplied).map((relation) => keyText(relation, null))
     case "relation":
       // A table may have been held under the name that it had before.
-      return [change.relation, change.previous ?? []].flat().map((relation) => keyText(relation, null))
+      return [change.relation, change.previous ?? []]
+        .flat()
+        .filter(isApplied)
+        .map((relation) => keyText(relation, null))
     case "type":
       return []
   }
@@ -111,6 +121,7 @@ export interface Quarantine {
 export const make = Effect.fn("Quarantine.make")(function* () {
   const consumer = yield* FluvioConsumer
   const { partition, topic } = consumer
+  const mapping = Mapping.make((yield* ConnectorConfig).tables)
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql<{ readonly key: string }>`
     SELECT DISTINCT jsonb_array_elements_text(keys) AS key FROM fluvio.quarantine
@@ -150,7 +161,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
   })
 
   const quarantine: Quarantine = {
-    follows: (changes) => keys.size > 0 && changes.some((change) => keysOf(change).some(isHeld)),
+    follows: (changes) => keys.size > 0 && changes.some((change) => keysOf(change, mapping).some(isHeld)),
     hold: Effect.fnUntraced(function* (held) {
       const records = yield* read(held)
       const { commitLsn, commitTime, record } = held.end
@@ -166,7 +177,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
         held.sqlState ?? null,
         held.message,
         arrayText(new Set(held.changes.flatMap(relationsOf).map(nameOf))),
-        JSON.stringify([...new Set(held.changes.flatMap(keysOf))]),
+        JSON.stringify([...new Set(held.changes.flatMap((change) => keysOf(change, mapping)))]),
         arrayText(records)
       ]
       yield* sql
@@ -178,7 +189,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
         )
         .pipe(SqlFailure.typed)
     }),
-    held: ({ changes }) => changes.flatMap(keysOf).forEach(remember)
+    held: ({ changes }) => changes.forEach((change) => keysOf(change, mapping).forEach(remember))
   }
   return quarantine
 })

@@ -2,6 +2,7 @@
 import { ByteSize, Duration, Effect, Option, type Redacted, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { Offset } from "./stream/FluvioConsumer.ts"
 import { expectedUrl, isConnectionString, type Problem, problemOf } from "./TargetUrl.ts"
+import { ownSchema } from "./target/Mapping.ts"
 
 export interface Kind<A> {
   readonly codec: Schema.Codec<A, unknown>
@@ -204,10 +205,14 @@ export const names = (
   return { codec: Schema.Union([map, parsed(map, readPairs, writePairs)]), expects, entries: [["*"]] }
 }
 
-/** A name with a dot is mapped to a name with a dot: the first dot ends the schema's name. */
+/**
+ * A name with a dot is mapped to a name with a dot: the first dot ends the schema's name. The connector's own schema has
+ * what a connector keeps there, and is not for others.
+ */
 export const renames = names(
-  `for each "schema" another schema, or for each "schema.table" another "schema.table"`,
-  (from, to) => from.includes(".") === to.includes(".")
+  `for each "schema" another schema, or for each "schema.table" another "schema.table", neither of them in ${ownSchema}`,
+  (from, to) =>
+    from.includes(".") === to.includes(".") && [from, to].every((name) => name.split(".", 1)[0] !== ownSchema)
 )
 
 export const databaseUrl: Kind<Redacted.Redacted<string>> = {

@@ -216,7 +216,11 @@ export const settings = {
     "halt",
     "A float that the source's JSON shows as null: it was NaN or an infinity"
   ),
-  truncateCascade: setting(oneOf("as-source", "never"), "as-source", "Whether a TRUNCATE … CASCADE cascades here too"),
+  truncateCascade: setting(
+    oneOf("never", "as-source"),
+    "never",
+    "Whether a TRUNCATE … CASCADE empties tables that only the target has; those of the source are named in any case"
+  ),
   onError: {
     data: onError("a value the target refuses"),
     constraint: onError("a constraint of the target"),

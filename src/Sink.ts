@@ -11,6 +11,7 @@ import {
   IdentityMissing,
   isFoldsOwn,
   refusedAt,
+  refusedTruncate,
   RowConflict,
   type SinkError,
   tableOf
@@ -138,7 +139,12 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       Effect.map(rowsTouched),
       Effect.mapError(
         (failure) =>
-          new ApplyFailed({ table: tableOf(statement.route.relation), offset: statement.offset, commitLsn, failure })
+          new ApplyFailed({
+            table: tableOf(statement.route.relation),
+            offset: statement.offset,
+            commitLsn,
+            failure: statement.kind === "truncate" ? refusedTruncate(statement, failure) : failure
+          })
       )
     )
   })

@@ -1,5 +1,6 @@
 /** What keeps a group from being applied. */
 import { Schema } from "effect"
+import type { Statement } from "./plan/Statement.ts"
 import * as Router from "./schema/Router.ts"
 import type { End } from "./stream/Change.ts"
 import { Offset } from "./stream/FluvioConsumer.ts"
@@ -23,6 +24,17 @@ export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed"
   override get message() {
     return `${Router.describe(this)}: ${this.failure.message}`
   }
+}
+
+/** What the target says of a table that others refer to is the same as of any feature it does not have. */
+export const refusedTruncate = ({ emptied = [] }: Statement, failure: SqlFailure.SqlFailure): SqlFailure.SqlFailure => {
+  if (failure.sqlState !== "0A000") return failure
+  const tables = emptied.map((table) => `'${table.replaceAll("'", "''")}'::regclass`).join(", ")
+  return new SqlFailure.SqlFailure({
+    ...failure,
+    condition: "a table that is not emptied with it refers to it by a foreign key",
+    remedy: `drop that foreign key in the target, which SELECT conrelid::regclass, conname FROM pg_constraint WHERE contype = 'f' AND confrelid IN (${tables}) finds; or, where the source's TRUNCATE has CASCADE, set \`truncate-cascade: as-source\` to empty that table too`
+  })
 }
 
 /** Source and target disagree about a row. Nothing of the group was applied. */

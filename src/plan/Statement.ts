@@ -17,7 +17,7 @@ import type { Tuple } from "../stream/Tuple.ts"
 export interface PlanOptions {
   /** What an insert does that finds its row already there. */
   readonly existingRow: "halt" | "update" | "skip"
-  /** Whether a truncate's CASCADE is passed on. */
+  /** Whether a truncate's CASCADE is passed on; PostgreSQL's own subscriptions never do. */
   readonly truncateCascade: "as-source" | "never"
   /** Sets of new rows may travel by COPY, see {@link TakesCopy}. */
   readonly takesCopy: boolean
@@ -40,6 +40,8 @@ export interface Statement {
   /** In a folded plan: touching fewer rows means the same as in order; otherwise the plan must be given up. */
   readonly mayMiss: boolean
   readonly route: Route
+  /** The tables that a truncate empties, in the order of their routes. */
+  readonly emptied?: ReadonlyArray<string>
   /** The first change it carries out. */
   readonly offset: Offset
   /** For the update of one row: the insert that stands in when the row is missing, if the row is fully known. */
@@ -250,10 +252,12 @@ const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
 const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOptions): Statement => {
   const { change, routes } = step
   const restart = change.restartIdentity ? " RESTART IDENTITY" : ""
+  // The source names every table that its CASCADE has reached; what only the target has is none of them.
   const cascade = change.cascade && options.truncateCascade === "as-source" ? " CASCADE" : ""
   return {
     kind: "truncate",
     text: `TRUNCATE ${[...new Set(routes.map(ownRows))].join(", ")}${restart}${cascade}`,
+    emptied: [...new Set(routes.map(tableName))],
     params: [],
     rows: undefined,
     mayMiss: true,

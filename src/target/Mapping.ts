@@ -2,6 +2,12 @@
 import type { Relation } from "../stream/Relation.ts"
 import type { TableName } from "./TargetTable.ts"
 
+/**
+ * The schema in which the connector keeps its position, in every target. In a source it is that of another connector,
+ * which applies something else to that database: it is never applied.
+ */
+export const ownSchema = "fluvio"
+
 export interface MappingOptions {
   /** `schema.table` patterns with `*`; when given, everything else is left out. */
   readonly include: ReadonlyArray<string> | undefined
@@ -16,47 +22,66 @@ export interface MappingOptions {
   readonly map: { readonly [name: string]: string }
 }
 
+/** A table's name in the source. */
+export type SourceName = Pick<Relation, "namespace" | "name">
+
 export interface Mapping {
   /** The target schema of a source schema. */
   readonly schema: (namespace: string) => string
   /** The target table of a source table, or `undefined` when it is filtered out. */
-  readonly table: (source: Pick<Relation, "namespace" | "name">) => TableName | undefined
+  readonly table: (source: SourceName) => TableName | undefined
+  /** What filters a source table out; `undefined` when it is applied. */
+  readonly leftOutBy: (source: SourceName) => "tables.include" | "tables.exclude" | "its schema" | undefined
+  /** The key of `tables.map` that names the table or its schema. */
+  readonly mappedBy: (source: SourceName) => string | undefined
   /** The target column of a source column, or `undefined` when it is filtered out. */
-  readonly column: (source: Pick<Relation, "namespace" | "name">) => (name: string) => string | undefined
+  readonly column: (source: SourceName) => (name: string) => string | undefined
 }
 
-const matcher = (patterns: ReadonlyArray<string>): ((name: string) => boolean) => {
-  const expressions = patterns.map(
-    (pattern) =>
-      new RegExp(
-        `^${pattern
-          .split("*")
-          .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-          .join(".*")}$`,
-        "su"
-      )
+/** As the settings write it. */
+export const settingsName = ({ name, namespace }: SourceName): string => `${namespace}.${name}`
+
+/** Whether a name matches the pattern, in which `*` stands for any characters. */
+export const matcher = (pattern: string): ((name: string) => boolean) => {
+  const expression = new RegExp(
+    `^${pattern
+      .split("*")
+      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
+      .join(".*")}$`,
+    "su"
   )
-  return (name) => expressions.some((expression) => expression.test(name))
+  return (name) => expression.test(name)
+}
+
+const anyOf = (patterns: ReadonlyArray<string>): ((name: string) => boolean) => {
+  const matchers = patterns.map(matcher)
+  return (name) => matchers.some((matches) => matches(name))
 }
 
 export const make = (options: MappingOptions): Mapping => {
-  const isIncluded = options.include === undefined ? () => true : matcher(options.include)
-  const isExcluded = matcher(options.exclude ?? [])
+  const isIncluded = options.include === undefined ? () => true : anyOf(options.include)
+  const isExcluded = anyOf(options.exclude ?? [])
   const maps = new Map(Object.entries(options.map))
   const columns = new Map(Object.entries(options.columns))
-  const schema = (namespace: string) => maps.get(namespace) ?? namespace
+  const schema: Mapping["schema"] = (namespace) => maps.get(namespace) ?? namespace
+  const leftOutBy: Mapping["leftOutBy"] = (source) => {
+    if (source.namespace === ownSchema) return "its schema"
+    const name = settingsName(source)
+    return !isIncluded(name) ? "tables.include" : isExcluded(name) ? "tables.exclude" : undefined
+  }
   return {
     schema,
-    table: ({ name, namespace }) => {
-      const source = `${namespace}.${name}`
-      if (!isIncluded(source) || isExcluded(source)) return undefined
-      const table = maps.get(source)
-      if (table === undefined) return { schema: schema(namespace), name }
+    leftOutBy,
+    table: (source) => {
+      if (leftOutBy(source) !== undefined) return undefined
+      const table = maps.get(settingsName(source))
+      if (table === undefined) return { schema: schema(source.namespace), name: source.name }
       const dot = table.indexOf(".")
       return { schema: table.slice(0, dot), name: table.slice(dot + 1) }
     },
-    column: ({ name, namespace }) => {
-      const filter = columns.get(`${namespace}.${name}`)
+    mappedBy: (source) => [settingsName(source), source.namespace].find((name) => maps.has(name)),
+    column: (source) => {
+      const filter = columns.get(settingsName(source))
       if (filter === undefined) return (column) => column
       const { exclude, include } = filter
       return (column) =>

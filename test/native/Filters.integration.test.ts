@@ -7,6 +7,9 @@ const names = (schema: string) => `
   SELECT table_schema || '.' || table_name AS name FROM information_schema.tables
   WHERE table_schema NOT IN ('pg_catalog', 'information_schema', 'fluvio') AND table_schema LIKE '${schema}' ORDER BY 1`
 
+/** What a connector does to its position in every transaction. */
+const moving = (offset: number) => `UPDATE fluvio.offset SET current_offset = ${offset} WHERE id = 1`
+
 layer(Replica.layer, real)("Filters", (it) => {
   it.effect("tables that are included and not excluded, and nothing else", () =>
     Effect.gen(function* () {
@@ -43,6 +46,32 @@ layer(Replica.layer, real)("Filters", (it) => {
       yield* replica.caughtUp
       assert.deepStrictEqual(yield* replica.rows("SELECT id FROM other.users"), [["3"]])
       assert.deepStrictEqual(yield* replica.rows("SELECT id FROM app.users ORDER BY id"), [["1"], ["2"]])
+    })
+  )
+
+  it.effect("never what another connector keeps in the source: rows, truncates, schema changes and held keys", () =>
+    Effect.gen(function* () {
+      const own = "CREATE SCHEMA IF NOT EXISTS fluvio; CREATE TABLE IF NOT EXISTS fluvio.offset"
+      const replica = yield* Replica.start({
+        source: `${own} (id int8 PRIMARY KEY, current_offset int8 NOT NULL); CREATE TABLE t (id int PRIMARY KEY, v text);
+          CREATE TABLE fluvio.migration (migration_id int PRIMARY KEY)`,
+        target: "CREATE TABLE t (id int PRIMARY KEY, v text CHECK (v <> 'bad'))",
+        settings: { tables: { include: ["*.*"] }, "on-error": "quarantine" }
+      })
+      yield* replica.replicate("INSERT INTO fluvio.offset VALUES (1, 1); INSERT INTO t VALUES (1, 'v')")
+      yield* replica.replicate(`INSERT INTO t VALUES (2, 'v'); ${moving(1_000_000)}`)
+      yield* replica.replicate(
+        "ALTER TABLE fluvio.offset ADD epoch int, DROP current_offset; INSERT INTO fluvio.offset VALUES (2, 5); TRUNCATE fluvio.migration, fluvio.offset"
+      )
+      yield* replica.same("SELECT * FROM t ORDER BY id")
+      // Every transaction of a chained source changes the same position: that holds none of them back.
+      yield* replica.replicate(
+        "ALTER TABLE fluvio.offset ADD current_offset int8; INSERT INTO fluvio.offset VALUES (1, 5); INSERT INTO t VALUES (3, 'bad')"
+      )
+      yield* replica.replicate(`INSERT INTO t VALUES (4, 'v'); ${moving(2)}`)
+      assert.deepStrictEqual(yield* replica.rows("SELECT id FROM t ORDER BY id"), [["1"], ["2"], ["4"]])
+      assert.deepStrictEqual(yield* replica.rows("SELECT count(*) FROM fluvio.quarantine"), [["1"]])
+      assert.deepStrictEqual(yield* replica.rows("SELECT count(*) FROM fluvio.offset"), [["1"]])
     })
   )
 

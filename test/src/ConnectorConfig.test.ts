@@ -114,6 +114,13 @@ describe("ConnectorConfig", () => {
         /^parameters\.tables\.include\.1: expected/
       )
       assert.match(yield* message({ tables: { map: { "a.b": "c" } } }), /^parameters\.tables\.map: expected/)
+      // What another connector keeps in its schema goes nowhere, and nothing goes to this one's.
+      for (const map of [{ a: "fluvio" }, { "a.b": "fluvio.b" }, { fluvio: "a" }, { "fluvio.offset": "a.b" }]) {
+        assert.match(
+          yield* message({ tables: { map } }),
+          /^parameters\.tables\.map: expected .* neither of them in fluvio/
+        )
+      }
       for (const url of [
         "postgres://role:s3cr3t@[/db",
         "mysql://role:s3cr3t@host/db",

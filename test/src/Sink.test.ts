@@ -277,7 +277,7 @@ describe("Sink", () => {
         [
           "catalog",
           `${insertSet} -- {"1"} | {"n1"}`,
-          `TRUNCATE ONLY "public"."pets" RESTART IDENTITY CASCADE`,
+          `TRUNCATE ONLY "public"."pets" RESTART IDENTITY`,
           `${insertSet} -- {"2"} | {"n2"}`,
           "COMMIT"
         ]

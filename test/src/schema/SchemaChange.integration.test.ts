@@ -88,6 +88,18 @@ const resolveIn = (
 const named = (names: Readonly<Record<number, string>>) =>
   new Map(Object.entries(names).map(([id, name]) => [Number(id), { namespace: name, name }]))
 
+const severalOf = (name: string, key: string, choice: string, who = "target") => ({
+  reason: `the ${who} has several types with the name ${name}`,
+  remedy: `set \`types.${key}\` to one of ${choice}`
+})
+
+const absentType = (name: string) => ({
+  reason: `it has no type with the name ${name}`,
+  remedy: `create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set \`types."${name}"\` to a type of the target`
+})
+
+const mapped = (name: string) => (name === "a" ? "copy" : name)
+
 layer(TestPostgres.layer())("SchemaChange", (it) => {
   it.effect("creates every built-in type as the source has it, modifiers included", () =>
     Effect.gen(function* () {
@@ -173,39 +185,30 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
         [20_011, { namespace: "shade", name: "shade" }]
       ])
       const columns = [...types.keys()].map((typeId) => ({ typeId, typeModifier: -1 }))
-      const several = (name: string, key: string, choice: string, who = "target") => ({
-        reason: `the ${who} has several types with the name ${name}`,
-        remedy: `set \`types.${key}\` to one of ${choice}`
-      })
-      const absent = (name: string) => ({
-        reason: `it has no type with the name ${name}`,
-        remedy: `create the type as it is in the source (CREATE TYPE, CREATE DOMAIN or CREATE EXTENSION), or set \`types."${name}"\` to a type of the target`
-      })
-      const schemaOf = (name: string) => (name === "a" ? "copy" : name)
-      assert.deepStrictEqual(yield* resolveIn(database, columns, { types, schemaOf }), [
+      assert.deepStrictEqual(yield* resolveIn(database, columns, { types, schemaOf: mapped }), [
         "b.st",
         "public.st[]",
-        several("st", "20003", "b.st, public.st", "source"),
+        severalOf("st", "20003", "b.st, public.st", "source"),
         "character varying",
-        several("varchar", "20005", 'character varying, public."varchar"', "source"),
+        severalOf("varchar", "20005", 'character varying, public."varchar"', "source"),
         "copy.one",
-        absent("elsewhere.st"),
+        absentType("elsewhere.st"),
         "public.here",
-        absent("b.here"),
-        several("shade", "20010", "public.shade", "source"),
-        several("shade", "20011", "public.shade", "source")
+        absentType("b.here"),
+        severalOf("shade", "20010", "public.shade", "source"),
+        severalOf("shade", "20011", "public.shade", "source")
       ])
       // Each is the only one of its name that the stream knows.
       const alone = Effect.fnUntraced(function* (namespace: string, name: string, schema = "public") {
         const [type] = yield* resolveIn(database, [{ typeId: 1_000_000, typeModifier: -1 }], {
           types: new Map([[1_000_000, { namespace, name }]]),
           schema,
-          schemaOf
+          schemaOf: mapped
         })
         return type
       })
-      assert.deepStrictEqual(yield* alone("elsewhere", "st", "b"), several("st", '"elsewhere.st"', "b.st, public.st"))
-      assert.deepStrictEqual(yield* alone("st", "st", "b"), several("st", "1000000", "b.st, public.st"))
+      assert.deepStrictEqual(yield* alone("elsewhere", "st", "b"), severalOf("st", '"elsewhere.st"', "b.st, public.st"))
+      assert.deepStrictEqual(yield* alone("st", "st", "b"), severalOf("st", "1000000", "b.st, public.st"))
       assert.deepStrictEqual(yield* alone("elsewhere", "here"), "public.here")
       const settings = { "b.st": "public.st", st: "b.st", "20003": "b.st" }
       assert.deepStrictEqual(yield* resolveIn(database, columns.slice(0, 3), { types, settings }), [

@@ -32,6 +32,31 @@ describe("Mapping", () => {
     assert.deepStrictEqual(mapping.table(table("public", "u")), { schema: "copy", name: "u" })
   })
 
+  it("never applies the schema of a connector, whatever the settings say", () => {
+    const position = table("fluvio", "offset")
+    const mapping = Mapping.make({ ...none, include: ["*.*"], map: { fluvio: "copy", "fluvio.offset": "copy.offset" } })
+    assert.isUndefined(mapping.table(position))
+    assert.strictEqual(mapping.leftOutBy(position), "its schema")
+    assert.isDefined(mapping.table(table("fluvio_too", "offset")))
+  })
+
+  it("tells which setting leaves a table out, and which entry names it", () => {
+    const mapping = Mapping.make({
+      ...none,
+      include: ["public.*"],
+      exclude: ["*.*_old"],
+      map: { public: "copy", "public.t": "other.t" }
+    })
+    assert.strictEqual(mapping.leftOutBy(table("app", "t_old")), "tables.include")
+    assert.strictEqual(mapping.leftOutBy(table("public", "t_old")), "tables.exclude")
+    assert.isUndefined(mapping.leftOutBy(table("public", "t")))
+    assert.deepStrictEqual([table("public", "t"), table("public", "u"), table("app", "t")].map(mapping.mappedBy), [
+      "public.t",
+      "public",
+      undefined
+    ])
+  })
+
   it("filters columns of one table only", () => {
     const mapping = Mapping.make({
       ...none,
