@@ -1,8 +1,9 @@
 /** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
 import { Array, Clock, Duration, Effect, Exit, Fiber, Latch, Option, Queue, Schedule, Schema, Stream } from "effect"
-import type { SqlClient } from "effect/sql"
+import { SqlClient } from "effect/sql"
 import * as Apply from "./FaultIsolation.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
+import * as Connections from "./Connections.ts"
 import { type Bounds, FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./stream/FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./stream/Group.ts"
@@ -70,6 +71,7 @@ export type ConnectorError =
   | RetentionGap
   | PlaceNotProved
   | PlaceInsideTransaction
+  | Connections.TooFewConnections
   | Standby.SessionsPooled
 
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
@@ -274,6 +276,8 @@ export const groups: Stream.Stream<
 > = Stream.unwrap(
   Effect.gen(function* () {
     const config = yield* ConnectorConfig
+    // The lock has a session of its own.
+    yield* Connections.check(config.target.lock === "session" ? 2 : 1)
     if (config.target.lock === "session") yield* Standby.acquire(config.topic, config.partition)
     const store = yield* OffsetStore
     const stored = yield* store.load
@@ -372,6 +376,9 @@ export const groups: Stream.Stream<
     )
     return Stream.fromEffectRepeat(applyNext)
   })
+).pipe(
+  // A program's own client may rename the columns of its results; the connector reads them as it has asked for them.
+  Stream.updateService(SqlClient.SqlClient, (sql) => sql.withoutTransforms())
 )
 
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst

@@ -233,7 +233,8 @@ const lastBy = <A>(items: ReadonlyArray<A>, key: (item: A) => number) => [
 ]
 
 const make = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
+  // Of the same instance, so that its statements join the transaction that applies.
+  const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const { partition, topic } = yield* ConnectorConfig
 
   const load = Effect.gen(function* () {

@@ -44,6 +44,7 @@ export type Outcome = keyof typeof outcomes
 interface Facts {
   readonly isRetryable?: unknown
   readonly class?: unknown
+  readonly given?: unknown
   readonly failure?: Facts
 }
 
@@ -111,6 +112,7 @@ const table = {
   NotATable: "schema",
   RowSecurityActive: "schema",
   SessionsPooled: "settings",
+  TooFewConnections: ({ given }) => (given === undefined ? "passing" : "settings"),
   // Setting aside
   QuarantineLimit: "data",
   QuarantineTooLarge: "data",
