@@ -24,6 +24,8 @@ export interface ColumnShape {
   /** An update that leaves the value alone does not send it. */
   readonly isToasted?: boolean
   readonly identity?: "always"
+  /** How another session of the source prints the values: every other change is printed so. */
+  readonly otherwise?: Readonly<Record<string, string>>
 }
 
 /** A table of the source and its counterpart in the target. */
@@ -163,6 +165,19 @@ export const truncateOf = (
 ): TruncateChange => ({ type: "truncate", offset: offset(at), relations, cascade, restartIdentity })
 
 const defaults = { replicaIdentity: "Default", uniqueKeys: [], relations: 1 } as const
+
+/** The same times as sessions in two time zones print them. */
+const otherTimes: Readonly<Record<string, string>> = {
+  "1999-01-01 00:00:00+00": "1999-01-01 02:00:00+02",
+  "2024-01-02 00:00:00+00": "2024-01-02 02:00:00+02",
+  "2024-01-03 00:00:00+00": "2024-01-03 02:00:00+02"
+}
+
+/** What a target prints, whose session has its own settings. */
+const stored = (type: string, cell: string): string =>
+  type === "timestamp with time zone"
+    ? (Object.entries(otherTimes).find(([, other]) => other === cell)?.[0] ?? cell)
+    : cell
 
 /** A table for every way in which rows are found, and for everything that makes folding hard. */
 export const shapes: ReadonlyArray<Shape> = [
@@ -331,6 +346,24 @@ export const shapes: ReadonlyArray<Shape> = [
   },
   {
     ...defaults,
+    name: "readings",
+    columns: [
+      {
+        name: "at",
+        type: "timestamp with time zone",
+        values: Object.keys(otherTimes).slice(1),
+        spare: "1999-01-01 00:00:00+00",
+        otherwise: otherTimes
+      },
+      { name: "a", values: ["x", "y", null], isToasted: true },
+      { name: "b", values: ["1", "2", "3"], isToasted: true }
+    ],
+    identity: ["at"],
+    unique: [["at"]],
+    primaryKey: ["at"]
+  },
+  {
+    ...defaults,
     name: "indexed",
     replicaIdentity: "Index",
     columns: [
@@ -366,7 +399,8 @@ export const shapeOf = (name: string): Shape => {
 type StoredRow = ReadonlyArray<string | null>
 
 /** Types whose values may be equal and print differently. */
-const canonical = (type: string, cell: string): string => (type === "numeric" ? String(Number(cell)) : cell)
+const canonical = (type: string, cell: string): string =>
+  type === "numeric" ? String(Number(cell)) : stored(type, cell)
 
 const isEqual = (type: string, left: Cell, right: Cell): boolean =>
   left === null || left === undefined || right === null || right === undefined
@@ -397,7 +431,10 @@ interface SourceRow {
 /** The source: it makes only changes that its own constraints allow, and describes them as its stream does. */
 export class Source {
   readonly changes: Array<PlannedChange> = []
-  /** Keys moved, or values of another unique key changed hands, so that an immediate check may meet both at once. */
+  /**
+   * Keys moved, or values of another unique key changed hands, so that an immediate check may meet both at once; or a key
+   * was printed otherwise, so that it seems to be another row's.
+   */
   hasHardChanges = false
   private readonly tables: ReadonlyArray<{
     readonly shape: Shape
@@ -513,15 +550,24 @@ export class Source {
     })
   }
 
-  private insert({ relations, rows }: Source["tables"][number], row: SourceRow): void {
+  private insert({ relations, rows, shape }: Source["tables"][number], row: SourceRow): void {
     rows.push(row)
-    this.changes.push(insertOf(relations[row.part], row.cells, this.changes.length))
+    this.changes.push(insertOf(relations[row.part], this.printed(shape, row.cells), this.changes.length))
+  }
+
+  /** The cells as the session prints them that sends the next change. */
+  private printed(shape: Shape, cells: Cells): Cells {
+    if (this.changes.length % 2 === 0) return cells
+    const printed = cells.map((cell, place) => shape.columns[place].otherwise?.[cell ?? ""] ?? cell)
+    this.hasHardChanges ||= printed.some((cell, place) => cell !== cells[place])
+    return printed
   }
 
   private delete({ relations, rows, shape }: Source["tables"][number], at: number): void {
     const [{ cells, part }] = rows.splice(at, 1)
     const isFull = shape.replicaIdentity === "Full"
-    const before = { oldTuple: isFull ? cells : null, keyTuple: isFull ? null : this.keyOf(shape, cells) }
+    const sent = this.printed(shape, cells)
+    const before = { oldTuple: isFull ? sent : null, keyTuple: isFull ? null : this.keyOf(shape, sent) }
     this.changes.push(deleteOf(relations[part], before, this.changes.length))
   }
 
@@ -537,14 +583,15 @@ export class Source {
     const sent = cells.map((cell, place) =>
       shape.columns[place].isToasted === true && cell !== null && !isChanged(place) ? undefined : cell
     )
+    const oldSent = this.printed(shape, old)
     const before = {
-      oldTuple: isFull ? old : null,
-      keyTuple: !isFull && isKeyChanged ? this.keyOf(shape, old) : null
+      oldTuple: isFull ? oldSent : null,
+      keyTuple: !isFull && isKeyChanged ? this.keyOf(shape, oldSent) : null
     }
-    this.changes.push(updateOf(relations[part], sent, before, this.changes.length))
+    this.changes.push(updateOf(relations[part], this.printed(shape, sent), before, this.changes.length))
   }
 
-  private keyOf(shape: Shape, cells: StoredRow): StoredRow {
+  private keyOf(shape: Shape, cells: Cells): Cells {
     return cells.map((cell, place) => (shape.identity.includes(shape.columns[place].name) ? cell : null))
   }
 }
@@ -682,7 +729,7 @@ export class Target {
     const row = [...rows[at]]
     route.columns.forEach((_, place) => {
       const cell = cellOf(place)
-      if (cell !== undefined) row[this.place(route, place)] = cell
+      if (cell !== undefined) row[this.place(route, place)] = cell && stored(route.columns[place].column.type, cell)
     })
     const others = rows.filter((_, other) => other !== at)
     if (this.conflicts(table, row, others).length > 0) throw new Refused("unique violation")
@@ -693,7 +740,8 @@ export class Target {
     const { rows, table } = this.at(route.table)
     const row = table.columns.map((column) => {
       const place = route.columns.findIndex((routed) => routed.column.name === column.name)
-      return place === -1 ? "unset" : (cells[place] ?? null)
+      const cell = place === -1 ? "unset" : (cells[place] ?? null)
+      return cell && stored(column.type, cell)
     })
     const conflicts = this.conflicts(table, row, rows)
     if (conflicts.length === 0) {

@@ -72,17 +72,11 @@ interface Entry {
   isUpdated: boolean
 }
 
-/** Types whose equal values are equal texts, whatever the settings under which the source printed them. */
-const printsAlike = new Set([
-  "smallint",
-  "integer",
-  "bigint",
-  "uuid",
-  "text",
-  "character varying",
-  "date",
-  "timestamp without time zone"
-])
+/**
+ * Types whose equal values are equal texts, whatever the settings under which the source printed them. Dates and times
+ * are none: `DateStyle` and `TimeZone` may change between two sessions of the source.
+ */
+const printsAlike = new Set(["smallint", "integer", "bigint", "uuid", "text", "character varying"])
 
 /** The changes of one table of which a key means one row at most. */
 class KeyedLane {
@@ -100,10 +94,15 @@ class KeyedLane {
   /** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
   private readonly isUpdatable: boolean
   private readonly hasIdentityKey: boolean
+  /** Equal keys are equal texts. Otherwise two entries may be the same row, which only their statements can tell. */
+  private readonly isKeyExact: boolean
+  /** That of the updates so far, where keys are not exact: which of two shapes is the later one would be lost. */
+  private shape: string | undefined
 
   constructor(route: Route) {
     this.route = route
     this.keys = new KeyTable(route.key.map((place) => route.columns[place].index))
+    this.isKeyExact = route.key.every((place) => printsAlike.has(route.columns[place].column.type))
     this.hasIdentityKey = route.key.some((place) => route.columns[place].column.identity === "always")
     this.isUpdatable = route.columns.every(
       ({ column }, place) => column.identity !== "always" || route.key.includes(place)
@@ -138,6 +137,11 @@ class KeyedLane {
     const row = known === undefined ? sent : sent.over(known.row)
     const key = this.keys.numberOf(row)
     if (key < 0 || (key !== old && !this.mayMove(key, known))) return false
+    if (!this.isKeyExact && (known === undefined || known.origin !== undefined)) {
+      const shape = shapeOf({ isKeyChanged: key !== old || known?.isKeyChanged === true, row })
+      if (this.shape !== undefined && this.shape !== shape) return false
+      this.shape = shape
+    }
     const entry = known ?? this.meet(old, identity, offset)
     if (key !== old) {
       if (entry.origin === undefined) {
@@ -210,11 +214,10 @@ class KeyedLane {
         else same.push(entry)
       }
     }
-    const isKeyExact = route.key.every((place) => printsAlike.has(route.columns[place].column.type))
     const steps: Array<Step> = []
     if (deleted.length > 0) {
       const [{ offset }] = deleted
-      steps.push({ type: "deleteSet", route, offset, mayMiss: isKeyExact, keys: deleted.map(originOf) })
+      steps.push({ type: "deleteSet", route, offset, mayMiss: this.isKeyExact, keys: deleted.map(originOf) })
     }
     if (passed.length > 0) {
       steps.push({ type: "absentSet", route, offset: passed[0].offset, keys: passed.map(({ row }) => row) })
@@ -226,7 +229,7 @@ class KeyedLane {
       )
       if (places.length === 0) continue
       const rows = entries.map((entry) => entry.row)
-      const mayMiss = isKeyExact && !first.isKeyChanged
+      const mayMiss = this.isKeyExact && !first.isKeyChanged
       steps.push({ type: "updateSet", route, offset: first.offset, mayMiss, keys: entries.map(originOf), places, rows })
     }
     if (firstInserted !== undefined) {
@@ -239,7 +242,7 @@ class KeyedLane {
 const originOf = (entry: Entry): Tuple => entry.origin ?? entry.row
 
 /** Which columns an update sets: entries of one shape share a statement. */
-const shapeOf = ({ isKeyChanged, row }: Entry): string => {
+const shapeOf = ({ isKeyChanged, row }: Pick<Entry, "isKeyChanged" | "row">): string => {
   let shape = isKeyChanged ? "k" : ""
   if (row.isComplete) return shape
   for (let index = 0; index < row.length; index++) if (!row.isKnown(index)) shape += `,${index}`

@@ -3,7 +3,6 @@ import type { Tuple } from "../stream/Tuple.ts"
 
 const Quote = 0x22
 const Backslash = 0x5c
-const Comma = 0x2c
 const Tab = 0x09
 const Newline = 0x0a
 const Return = 0x0d
@@ -25,7 +24,8 @@ const reserve = (length: number, more: number): Uint8Array => {
 }
 
 /** One column of a set of rows as the text of a PostgreSQL array. Every element is quoted: no cell can become two. */
-export const arrayOf = (rows: ReadonlyArray<Tuple>, index: number): string => {
+export const arrayOf = (rows: ReadonlyArray<Tuple>, index: number, delimiter = ","): string => {
+  const between = delimiter.charCodeAt(0)
   let to = buffer
   let length = 0
   to[length++] = 0x7b
@@ -33,9 +33,9 @@ export const arrayOf = (rows: ReadonlyArray<Tuple>, index: number): string => {
     const holder = rows[row].holder(index)
     const start = holder === undefined ? -1 : holder.start(index)
     const size = start < 0 ? 0 : holder!.end(index) - start
-    // Every byte may need its backslash; then NULL or the quotes, the comma and the brace.
+    // Every byte may need its backslash; then NULL or the quotes, what stands between, and the brace.
     if (length + 2 * size + 8 > to.length) to = reserve(length, 2 * size + 8)
-    if (row > 0) to[length++] = Comma
+    if (row > 0) to[length++] = between
     if (start < 0) {
       to[length++] = 0x4e
       to[length++] = 0x55

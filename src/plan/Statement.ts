@@ -64,42 +64,36 @@ const tableName = (route: Route): string => qualified(route.table.schema, route.
 /** Rows of tables that inherit from the table are changes of those tables; of a partitioned one they are its own. */
 const ownRows = (route: Route): string => (route.table.isPartitioned ? tableName(route) : `ONLY ${tableName(route)}`)
 
+/** Columns of a set of rows, one array each. */
+const arraysOf = (columns: ReadonlyArray<RoutedColumn>, rows: ReadonlyArray<Tuple>): Array<string> =>
+  columns.map(({ column, index }) => arrayOf(rows, index, column.isArray ? undefined : column.delimiter))
+
+/** A column of a set: what the set's select list says, and what its value is where the set is `v`. */
+interface SetColumn {
+  readonly listed: string
+  readonly value: string
+}
+
 /**
- * Types whose array input is cheaper than a cast from text, or whose cast from text is another function than their
- * input (`regclass` refuses `-` and numbers there); their elements are separated by a comma.
+ * A parameter as a column of rows: `unnest` in a select list runs all arrays in lockstep, without a tuple store.
+ *
+ * The input of an array calls its elements' input function, whereas a cast from text is whatever somebody has created.
+ * Only an array of arrays would be flattened: those come as text, and where there is such a cast they take the way of
+ * JSON, which knows input functions alone but needs half as long again.
  */
-const hasTypedArray = new Set([
-  "smallint",
-  "integer",
-  "bigint",
-  "numeric",
-  "real",
-  "double precision",
-  "boolean",
-  "uuid",
-  "text",
-  "character varying",
-  "bpchar",
-  "bytea",
-  "date",
-  "timestamp without time zone",
-  "timestamp with time zone",
-  "jsonb",
-  "name",
-  '"char"',
-  "regclass",
-  "xml"
-])
+const setColumn = ({ hasTextCast, isArray, type }: TargetColumn, parameter: number, name: string): SetColumn => {
+  const value = `v.${name}`
+  if (!isArray) return { listed: `unnest($${parameter}::${type}[])`, value }
+  const texts = `unnest($${parameter}::text[])`
+  if (hasTextCast !== true) return { listed: `${texts}::${type}`, value }
+  return {
+    listed: `jsonb_build_object('cell', ${texts})`,
+    value: `(SELECT cell FROM jsonb_to_record(${value}) AS row(cell ${type}))`
+  }
+}
 
-/** The columns of a set, by their places. */
-const arraysOf = (route: Route, places: ReadonlyArray<number>, rows: ReadonlyArray<Tuple>): Array<string> =>
-  places.map((place) => arrayOf(rows, route.columns[place].index))
-
-/** A parameter as a column of rows: `unnest` in a select list runs all arrays in lockstep, without a tuple store. */
-const unnest = (column: TargetColumn, parameter: number): string =>
-  hasTypedArray.has(column.type)
-    ? `unnest($${parameter}::${column.type}[])`
-    : `unnest($${parameter}::text[])::${column.type}`
+const listOf = (columns: ReadonlyArray<SetColumn>, prefix: string): string =>
+  columns.map(({ listed }, n) => `${listed} AS ${prefix}${n}`).join(", ")
 
 const overriding = (columns: ReadonlyArray<RoutedColumn>): string =>
   columns.some(({ column }) => column.identity === "always") ? " OVERRIDING SYSTEM VALUE" : ""
@@ -146,25 +140,34 @@ const newRows = (
   if (options.takesCopy && options.existingRow === "halt") {
     return { text: `COPY ${table} (${names}) FROM STDIN`, params: [linesOf(indexes, rows)] }
   }
-  const values = columns.map(({ column }, place) => unnest(column, place + 1)).join(", ")
+  const set = columns.map(({ column }, n) => setColumn(column, n + 1, `c${n}`))
+  const values = set.map(({ listed }) => listed).join(", ")
+  const isPlain = columns.every(({ column }) => column.hasTextCast !== true)
+  const select = isPlain ? values : `${set.map(({ value }) => value).join(", ")} FROM (SELECT ${listOf(set, "c")}) AS v`
   return {
-    text: `INSERT INTO ${table} (${names})${overriding(columns)} SELECT ${values}${onConflict(route, options)}`,
-    params: indexes.map((index) => arrayOf(rows, index))
+    text: `INSERT INTO ${table} (${names})${overriding(columns)} SELECT ${select}${onConflict(route, options)}`,
+    params: arraysOf(columns, rows)
   }
 }
+
+const keyOf = (route: Route): ReadonlyArray<RoutedColumn> => route.key.map((place) => route.columns[place])
 
 /** The keys of a set: their columns `k0`, `k1`, … of `v`, and the condition that joins the table `t` to them. */
 const keysOf = (route: Route) => {
-  const columns = route.key.map((place) => route.columns[place].column)
+  const columns = keyOf(route).map(({ column }) => column)
+  const set = columns.map((column, part) => setColumn(column, part + 1, `k${part}`))
   return {
-    values: columns.map((column, part) => `${unnest(column, part + 1)} AS k${part}`),
-    where: columns.map((column, part) => equals(column, `t.${quote(column.name)}`, `v.k${part}`)).join(" AND ")
+    list: listOf(set, "k"),
+    where: columns.map((column, part) => equals(column, `t.${quote(column.name)}`, set[part].value)).join(" AND ")
   }
 }
 
-/** Types without an operator of equality (json, xml, point, …) are compared as the text they print. */
+/**
+ * Types without an operator of equality (json, xml, point, …) are compared as the text they print. A row prints its
+ * cells by their output functions, whereas a cast to text is whatever somebody has created.
+ */
 const equals = (column: TargetColumn, left: string, right: string): string =>
-  column.hasEquality ? `${left} ${column.equality ?? "="} ${right}` : `${left}::text = ${right}::text`
+  column.hasEquality ? `${left} ${column.equality ?? "="} ${right}` : `ROW(${left})::text = ROW(${right})::text`
 
 /** Of more rows than this the places might not fit into `work_mem`. */
 const mostInArray = 100_000
@@ -175,8 +178,8 @@ const mostInArray = 100_000
  * miss the index. Of a partitioned table it would look for all keys in every partition.
  */
 const inArray = (route: Route, keys: ReadonlyArray<Tuple>): string | undefined => {
-  const [{ column }, ...more] = route.key.map((place) => route.columns[place])
-  const isPlain = hasTypedArray.has(column.type) && column.hasEquality && column.equality === undefined
+  const [{ column }, ...more] = keyOf(route)
+  const isPlain = !column.isArray && column.hasEquality && column.equality === undefined
   if (more.length > 0 || !isPlain || route.table.isPartitioned || keys.length > mostInArray) return undefined
   return `t.${quote(column.name)} = ANY($1::${column.type}[])`
 }
@@ -185,8 +188,8 @@ const inArray = (route: Route, keys: ReadonlyArray<Tuple>): string | undefined =
 const soughtBy = (route: Route, keys: ReadonlyArray<Tuple>, join: " USING" | ","): string => {
   const condition = inArray(route, keys)
   if (condition !== undefined) return ` WHERE ${condition}`
-  const { values, where } = keysOf(route)
-  return `${join} (SELECT ${values.join(", ")}) AS v WHERE ${where}`
+  const { list, where } = keysOf(route)
+  return `${join} (SELECT ${list}) AS v WHERE ${where}`
 }
 
 /**
@@ -201,18 +204,18 @@ const isOrderFree = ({ key, table }: Route, places: ReadonlyArray<number>): bool
 
 const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   const { keys, mayMiss, offset, places, route, rows } = step
-  const columns = places.map((place) => route.columns[place].column)
-  const { values, where } = keysOf(route)
-  const cells = columns.map((column, part) => `${unnest(column, route.key.length + part + 1)} AS c${part}`)
-  const sets = columns.map((column, part) => `${quote(column.name)} = v.c${part}`).join(", ")
+  const columns = places.map((place) => route.columns[place])
+  const { list, where } = keysOf(route)
+  const cells = columns.map(({ column }, n) => setColumn(column, route.key.length + n + 1, `c${n}`))
+  const sets = columns.map(({ column }, n) => `${quote(column.name)} = ${cells[n].value}`).join(", ")
   const found = isOrderFree(route, places) ? inArray(route, keys) : undefined
   const text =
-    `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${[...values, ...cells].join(", ")}) AS v WHERE ${where}` +
+    `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${list}, ${listOf(cells, "c")}) AS v WHERE ${where}` +
     (found === undefined ? "" : ` AND ${found}`)
   return {
     kind: "update",
     text: sized(text, rows.length),
-    params: [...arraysOf(route, route.key, keys), ...arraysOf(route, places, rows)],
+    params: [...arraysOf(keyOf(route), keys), ...arraysOf(columns, rows)],
     rows: rows.length,
     mayMiss,
     route,
@@ -226,7 +229,7 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
   return {
     kind: "delete",
     text: sized(`DELETE FROM ${ownRows(route)} AS t${soughtBy(route, keys, " USING")}`, keys.length),
-    params: arraysOf(route, route.key, keys),
+    params: arraysOf(keyOf(route), keys),
     rows: keys.length,
     mayMiss,
     route,
@@ -240,7 +243,7 @@ const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
   return {
     kind: "check",
     text: sized(`SELECT FROM ${ownRows(route)} AS t${soughtBy(route, keys, ",")}`, keys.length),
-    params: arraysOf(route, route.key, keys),
+    params: arraysOf(keyOf(route), keys),
     rows: 0,
     mayMiss: false,
     route,
@@ -294,7 +297,8 @@ const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOption
 const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): string => {
   const condition = ({ column, index }: RoutedColumn): string => {
     const cell = identity.cell(index)
-    if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NULL`
+    // Of a composite, IS NULL would also be true where all fields are.
+    if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NOT DISTINCT FROM NULL`
     // Untyped, a parameter that is compared with a composite would be one of the pseudo-type record, which has no input.
     return equals(column, `t.${quote(column.name)}`, `$${params.push(cell)}::${column.type}`)
   }
@@ -323,7 +327,7 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
   if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) {
     return new NoIdentity(route, offset)
   }
-  const sought = route.lookup === "key" ? route.key.map((place) => route.columns[place]) : route.columns
+  const sought = route.lookup === "key" ? keyOf(route) : route.columns
   // A value that the source left out is not NULL: it is not known.
   if (sought.some(({ index }) => !identity.isKnown(index))) return new NoIdentity(route, offset)
   const params: Array<string | null> = []

@@ -75,10 +75,8 @@ SELECT
       )
     ) ORDER BY place), '[]')
     FROM json_array_elements($1::json) WITH ORDINALITY AS list(item, place)
-    CROSS JOIN LATERAL (
-      SELECT (item->>'id')::oid AS id, (item->>'modifier')::integer AS modifier, item->>'name' AS name,
-        item->>'setting' AS setting
-    ) AS wanted
+    -- No cast from text: the target may have one of its own.
+    CROSS JOIN LATERAL json_to_record(item) AS wanted(id oid, modifier integer, name text, setting text)
   ) AS types`
 
 const keyOf = ({ typeId, typeModifier }: Type): string => `${typeId}/${typeModifier}`

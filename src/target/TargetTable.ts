@@ -22,6 +22,10 @@ export interface TargetColumn {
   readonly fullType: string
   /** The type is an array (or a domain over one): `unnest` would flatten it, so its cells travel as text. */
   readonly isArray: boolean
+  /** Somebody has created a cast from text to the array type, which is another function than its input. */
+  readonly hasTextCast?: boolean
+  /** What stands between the elements of an array of the type, where that is not a comma (box, and types that chose it). */
+  readonly delimiter?: string
   /** `=` exists for the type; where it does not (json, xml, point, …), values are compared as text. */
   readonly hasEquality: boolean
   /**
@@ -110,7 +114,7 @@ WITH RECURSIVE wanted AS (
     layer.has_default OR domain.typdefault IS NOT NULL
   FROM layer JOIN pg_type AS domain ON domain.oid = layer.type AND domain.typtype = 'd'
 ), base AS (
-  SELECT layer.*, type.typtype, element.oid IS NOT NULL AS is_array
+  SELECT layer.*, type.typtype, element.oid IS NOT NULL AS is_array, nullif(type.typdelim, ',') AS delimiter
   FROM layer
   JOIN pg_type AS type ON type.oid = layer.type AND type.typtype <> 'd'
   LEFT JOIN pg_type AS element ON element.oid = type.typelem AND element.typarray = type.oid
@@ -182,6 +186,10 @@ SELECT found.schema, found.name,
       'type', ${typeText("base.type", "-1")},
       'fullType', ${typeText("a.atttypid", "a.atttypmod")},
       'isArray', base.is_array,
+      'hasTextCast', base.is_array AND EXISTS (
+        SELECT FROM pg_cast WHERE castsource = 'pg_catalog.text'::regtype AND casttarget = base.type
+      ),
+      'delimiter', base.delimiter,
       'hasEquality', NOT EXISTS (SELECT FROM equality WHERE whole = base.type AND NOT is_defined),
       'equality', (SELECT text FROM equality WHERE whole = base.type AND type = base.type),
       'isGenerated', a.attgenerated <> '',
@@ -223,9 +231,11 @@ export interface CatalogRow extends TableName {
   readonly hasUncheckedKey: boolean
   readonly uniqueIndexes: number
   readonly columns: ReadonlyArray<
-    Omit<TargetColumn, "identity" | "equality"> & {
+    Omit<TargetColumn, "identity" | "equality" | "hasTextCast" | "delimiter"> & {
       readonly identity: "always" | "default" | null
       readonly equality: string | null
+      readonly hasTextCast?: boolean | null
+      readonly delimiter?: string | null
     }
   >
   readonly keys: ReadonlyArray<{
@@ -241,8 +251,10 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
     schema: row.schema,
     name: row.name,
     isPartitioned: row.isPartitioned,
-    columns: row.columns.map(({ equality, identity, ...column }) => ({
+    columns: row.columns.map(({ delimiter, equality, hasTextCast, identity, ...column }) => ({
       ...column,
+      ...(hasTextCast === true ? { hasTextCast } : {}),
+      ...(typeof delimiter === "string" ? { delimiter } : {}),
       ...(equality === null ? {} : { equality }),
       identity: identity ?? undefined
     })),

@@ -114,7 +114,7 @@ const decoded = (cell: CellFixture) => decodedRow([cell])
 describe("a set of rows", () => {
   it("is inserted from one array a column", () => {
     assert.deepStrictEqual(sqlOf(insertSet(pets, ["1", "a", "ok"], ["2", null, null])), {
-      text: 'INSERT INTO "public"."pets" ("id", "name", "mood") SELECT unnest($1::integer[]), unnest($2::text[]), unnest($3::text[])::public.mood',
+      text: 'INSERT INTO "public"."pets" ("id", "name", "mood") SELECT unnest($1::integer[]), unnest($2::text[]), unnest($3::public.mood[])',
       params: ['{"1","2"}', '{"a",NULL}', '{"ok",NULL}']
     })
   })
@@ -295,7 +295,7 @@ describe("a set of rows", () => {
     })
     const keys = [Tuple.of(["1", "other", "m"]), Tuple.of(["2", null, "n"])]
     const where = 'WHERE t."id" = v.k0 AND t."mail" OPERATOR(x.=) v.k1'
-    const values = "unnest($1::integer[]) AS k0, unnest($2::text[])::x.citext AS k1"
+    const values = "unnest($1::integer[]) AS k0, unnest($2::x.citext[]) AS k1"
     const params = ['{"1","2"}', '{"m","n"}']
     assert.deepStrictEqual(sqlOf({ type: "deleteSet", route: found, ...at, keys }), {
       text: `DELETE FROM ONLY "My.Schema"."Tab ""le" AS t USING (SELECT ${values}) AS v ${where}`,
@@ -331,11 +331,11 @@ describe("a set of rows", () => {
     ])
     const joined = [
       make({ columns: [id, name], key: ["id"], table: { isPartitioned: true } }),
-      make({ columns: [{ name: "id", type: "public.mood" }, name], key: ["id"] }),
+      make({ columns: [{ name: "id", type: "integer[]" }, name], key: ["id"] }),
       make({ columns: [{ name: "id", type: "xml", hasEquality: false }, name], key: ["id"] })
     ]
     for (const text of joined.flatMap(texts)) {
-      assert.match(text, /\(SELECT unnest\(\$1::.*\) AS v WHERE t\."id"/)
+      assert.match(text, /\(SELECT unnest\(\$1::.*\) AS v WHERE (ROW\()?t\."id"/)
       assert.notInclude(text, "ANY")
     }
   })
@@ -426,7 +426,7 @@ describe("one row", () => {
     const oldTuple = ["1", null, '{"a": 1}']
     const meant =
       '(t.tableoid, t.ctid) = (SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t ' +
-      'WHERE t."id" = $1::integer AND t."tag" IS NULL AND t."data"::text = $2::json::text LIMIT 1)'
+      'WHERE t."id" = $1::integer AND t."tag" IS NOT DISTINCT FROM NULL AND ROW(t."data")::text = ROW($2::json)::text LIMIT 1)'
     assert.deepStrictEqual(sqlOf(row(image, deleteOf(image.relation, { oldTuple }))), {
       text: `DELETE FROM ONLY "public"."pets" AS t WHERE ${meant}`,
       params: ["1", '{"a": 1}']
@@ -437,7 +437,7 @@ describe("one row", () => {
         text:
           'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "tag" = $2::public.citext, "data" = $3::json ' +
           'WHERE (t.tableoid, t.ctid) = (SELECT t.tableoid, t.ctid FROM ONLY "public"."pets" AS t WHERE t."id" = $4::integer ' +
-          'AND t."tag" OPERATOR(public.=) $5::public.citext AND t."data" IS NULL LIMIT 1)',
+          'AND t."tag" OPERATOR(public.=) $5::public.citext AND t."data" IS NOT DISTINCT FROM NULL LIMIT 1)',
         params: ["2", "x", null, "1", "y"]
       }
     )
