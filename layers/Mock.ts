@@ -24,9 +24,8 @@ import {
   type FluvioError,
   FluvioRecord,
   Offset,
-  OffsetBeyondEnd,
-  OffsetEvicted,
-  type Records
+  type Records,
+  refusalAt
 } from "../src/stream/FluvioConsumer.ts"
 import { qualified } from "../src/target/Identifier.ts"
 import { OffsetStore, type Position, PositionConflict, type Stored } from "../src/stream/OffsetStore.ts"
@@ -43,6 +42,8 @@ export class Log extends Context.Service<
     append(values: ReadonlyArray<string | Uint8Array>): Effect.Effect<Bounds>
     /** Raises the log's start to `offset`, as retention does. Readers that have begun go on. */
     trim(offset: number): Effect.Effect<Bounds>
+    /** From now on the records before `offset` are committed, and no others are, as after a change of leaders. */
+    commit(offset: number): Effect.Effect<Bounds>
     /** Readers that have read everything fail with this error, those that begin later do not. */
     fail(error: FluvioError): Effect.Effect<void>
   }
@@ -68,9 +69,13 @@ export const layerConsumer = ({ chunkSize = 100, firstOffset = 0, log = [] }: Lo
       const { partition, topic } = yield* ConnectorConfig
       const values: Array<Uint8Array> = []
       let start = firstOffset
+      let committed = Infinity
       let changed = Deferred.makeUnsafe<void>()
       let readers = Deferred.makeUnsafe<never, FluvioError>()
-      const bounds = Effect.sync(() => ({ start: Offset.make(start), end: Offset.make(firstOffset + values.length) }))
+      const bounds = Effect.sync(() => {
+        const written = Offset.make(firstOffset + values.length)
+        return { start: Offset.make(start), end: Offset.make(Math.min(committed, written)), written }
+      })
       const append = (added: ReadonlyArray<string | Uint8Array>) =>
         Effect.suspend(() => {
           for (const value of added) values.push(typeof value === "string" ? utf8.encode(value) : value)
@@ -86,16 +91,13 @@ export const layerConsumer = ({ chunkSize = 100, firstOffset = 0, log = [] }: Lo
         checksum: (value) => crc32c(value),
         records: (from) =>
           Stream.suspend(() => {
-            const end = firstOffset + values.length
-            if (from < start) {
-              return Stream.fail(new OffsetEvicted({ topic, partition, requested: from, available: start }))
-            }
-            if (from > end) return Stream.fail(new OffsetBeyondEnd({ topic, partition, requested: from, end }))
+            const refused = refusalAt({ topic, partition }, from, Effect.runSync(bounds))
+            if (refused !== undefined) return Stream.fail(refused)
             const broken = readers
             let next: number = from
             const take: Effect.Effect<Records, FluvioError> = Effect.suspend(() => {
               const [first, ...others] = values
-                .slice(next - firstOffset, next - firstOffset + chunkSize)
+                .slice(next - firstOffset, Math.min(next + chunkSize, committed) - firstOffset)
                 .map((value, n) => FluvioRecord.of(Offset.make(next + n), value))
               if (first === undefined) {
                 return Effect.andThen(Effect.raceFirst(Deferred.await(changed), Deferred.await(broken)), take)
@@ -117,6 +119,13 @@ export const layerConsumer = ({ chunkSize = 100, firstOffset = 0, log = [] }: Lo
               Effect.suspend(() => {
                 start = offset
                 return bounds
+              }),
+            commit: (offset) =>
+              Effect.suspend(() => {
+                committed = offset
+                const waiting = changed
+                changed = Deferred.makeUnsafe()
+                return Effect.andThen(Deferred.succeed(waiting, undefined), bounds)
               }),
             fail: (error) =>
               Effect.suspend(() => {

@@ -4,7 +4,7 @@ import { SqlClient } from "effect/sql"
 import * as Apply from "./FaultIsolation.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import * as Connections from "./Connections.ts"
-import { type Bounds, FluvioConsumer, Offset, OffsetBeyondEnd, type Records } from "./stream/FluvioConsumer.ts"
+import { type Bounds, FluvioConsumer, LeaderMoved, Offset, type Records, refusalAt } from "./stream/FluvioConsumer.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Group from "./stream/Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./stream/OffsetStore.ts"
@@ -77,6 +77,9 @@ export type ConnectorError =
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
 
+/** How often, and how many times, a log that seems to end before the position is looked at again. */
+const settling = { interval: "250 millis", times: 20 } as const
+
 /** How long the position of empty transactions may wait for company. */
 const idlePosition = Duration.seconds(1)
 
@@ -121,13 +124,20 @@ const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Sto
   const consumer = yield* FluvioConsumer
   const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
-  const bounds = yield* consumer.bounds
   const needed = Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
   const gap = (needed: Offset, available: Offset) =>
     new RetentionGap({ topic, partition, needed, available, statement: setStatement(available) })
-  if (bounds.start > needed) return yield* gap(needed, bounds.start)
+  // Right after a change of leaders the end may be behind for a moment.
+  const bounds = yield* Effect.repeat(consumer.bounds, {
+    until: ({ end }) => needed <= end,
+    schedule: Schedule.spaced(settling.interval),
+    times: settling.times
+  })
   // Reading from beyond the end would wait for records that belong to another history.
-  if (needed > bounds.end) return yield* new OffsetBeyondEnd({ topic, partition, requested: needed, end: bounds.end })
+  const refused = refusalAt({ topic, partition }, needed, bounds)
+  if (refused !== undefined) {
+    return yield* refused._tag === "OffsetEvicted" ? gap(needed, bounds.start) : refused
+  }
   yield* Effect.logInfo(
     Option.isNone(position)
       ? `Starting at the beginning of ${topic}-${partition}, which ends at offset ${bounds.end}`
@@ -141,6 +151,10 @@ const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Sto
       Stream.catchTag("OffsetEvicted", ({ available, requested }) =>
         // The record at the position is read only as proof.
         Stream.fail(gap(Offset.make(Math.max(requested, needed)), Offset.make(available)))
+      ),
+      // A moment ago it reached further: whether it still does is looked at anew.
+      Stream.catchTag("OffsetBeyondEnd", ({ message }) =>
+        Stream.fail(new LeaderMoved({ topic, partition, reason: message }))
       )
     )
   }

@@ -60,6 +60,7 @@ export interface Pipeline {
   readonly logged: ReadonlyArray<string>
   append(...messages: ReadonlyArray<MessageFixture | ReadonlyArray<MessageFixture>>): Effect.Effect<void>
   trim(offset: number): Effect.Effect<void>
+  commit(offset: number): Effect.Effect<void>
   fail(error: FluvioError): Effect.Effect<void>
   /** Waits until it holds; the clock stands still meanwhile. */
   until(condition: () => boolean): Effect.Effect<void>
@@ -128,6 +129,7 @@ export const start = Effect.fnUntraced(function* (
     },
     append: (...messages) => Effect.asVoid(records.append(log(...messages))),
     trim: (offset) => Effect.asVoid(records.trim(offset)),
+    commit: (offset) => Effect.asVoid(records.commit(offset)),
     fail: (error) => records.fail(error),
     until,
     settle,

@@ -835,7 +835,8 @@ const partitionMetadata = ({ committed, index, leader, log, topic }: PartitionSt
     replicas: [],
     size: log.size,
     isBeingDeleted: false,
-    baseOffset: log.start
+    // As of a real controller, which does not learn of retention.
+    baseOffset: 0
   }
 })
 

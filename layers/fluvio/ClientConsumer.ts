@@ -1,12 +1,11 @@
 /**
  * The reader on the vendor's library, `@fluvio/client` 0.14.9, for those who prefer it: `consumer.driver: client`.
  *
- * The library neither takes nor tells an absolute offset, so this reader counts: from the start of the log that the
- * controller reports. What follows from that, and from the library itself:
+ * The library neither takes nor tells an absolute offset, so this reader counts, from the start of the log. That it asks of
+ * the SPU itself, in Fluvio's protocol, because the controller, which the library asks, does not learn of retention. What
+ * follows from that, and from the library itself:
  *
- * - The reported start lags behind retention. If it moves while a stream is opened, the attempt fails and is repeated; if
- *   it is reported too late even for that, only the proof of place (the stored checksum of the record at the stored
- *   offset) notices.
+ * - If retention moves the start while a stream is opened, the attempt fails and is repeated.
  * - It reads what is not committed yet; after a change of leaders such records may have changed.
  * - Checksums of batches are not verified, so damaged bytes pass, and filtered records shift the count.
  * - An offset 2^32 or more records behind the log's start cannot be named.
@@ -17,7 +16,7 @@
  * - It cannot be given TLS settings, and it writes its own log lines to stderr (`RUST_LOG=off` ends that).
  */
 import { crc32c } from "@node-rs/crc32"
-import { Array, Duration, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { Array, Duration, Effect, Layer, Stream } from "effect"
 import { createRequire } from "node:module"
 import {
   type Bounds,
@@ -31,18 +30,19 @@ import {
   FluvioUnreachable,
   LeaderMoved,
   Offset,
-  OffsetBeyondEnd,
   OffsetEvicted,
   type Records,
+  refusalAt,
   TopicNotFound
 } from "../../src/stream/FluvioConsumer.ts"
-import type { Place } from "./Connection.ts"
-import { type ClusterOptions, formatAddress, resolve } from "./Profile.ts"
+import { fetchBounds } from "./Bounds.ts"
+import { connectLeader, type Place } from "./Connection.ts"
+import { type Cluster, type ClusterOptions, formatAddress, resolve } from "./Profile.ts"
 
 export interface ClientConsumerOptions extends ClusterOptions {
   readonly topic: string
   readonly partition: number
-  /** After this time without records the controller is asked whether there should be any; 10 s. */
+  /** After this time without records the cluster is asked whether there should be any; 10 s. */
   readonly probeInterval?: Duration.Input | undefined
   /** How long the library may take to connect, to open a stream and to answer the probe; 30 s. */
   readonly timeout?: Duration.Input | undefined
@@ -56,8 +56,8 @@ const maxAhead = { bytes: 1024 * 1024, records: 1000 }
 /** `createStream` takes an index of 32 bits, and casts a larger one silently. */
 const maxIndex = 0xffff_ffff
 
-/** How often, and how many times, a log that seems to end before the wanted offset is looked at again. */
-const settling = { interval: "250 millis", times: 8 } as const
+/** A longer answer about topics, partitions and servers is taken for nonsense. */
+const maxFrameBytes = 16 * 1024 * 1024
 
 interface Settings {
   readonly place: Place
@@ -72,15 +72,6 @@ interface NativeRecord {
 }
 
 type NativeIterator = AsyncIterator<NativeRecord>
-
-const PartitionList = Schema.fromJsonString(
-  Schema.Array(
-    Schema.Struct({
-      name: Schema.String,
-      status: Schema.Struct({ leader: Schema.Struct({ hw: Schema.Int }), baseOffset: Schema.Natural })
-    })
-  )
-)
 
 /** The library rejects with an array of one string; only mistakes in the arguments are errors. */
 const textOf = (cause: unknown): string =>
@@ -116,13 +107,27 @@ const loadLibrary = Effect.try({
     new DriverLimit({ driver, reason: "the package @fluvio/client is not installed, or not built for this platform" })
 })
 
-/** A connected client of the library, and the ways to use it. */
-const connect = Effect.fnUntraced(function* ({ cluster, place, timeout }: Settings) {
+/** The library, and the cluster as far as both it and the SPUs can be spoken with. */
+const prepare = Effect.fnUntraced(function* (options: ClusterOptions) {
   const library = yield* loadLibrary
-  const { controller, tls } = yield* resolve(cluster)
-  if (tls !== undefined) {
+  const cluster = yield* resolve(options)
+  if (cluster.tls !== undefined) {
     return yield* new DriverLimit({ driver, reason: "the profile asks for TLS, which the library cannot be told" })
   }
+  return { library, cluster }
+})
+
+const boundsOf = (cluster: Cluster, { place, timeout }: Settings): Effect.Effect<Bounds, FluvioError> =>
+  connectLeader(cluster, place, { timeout, maxFrameBytes }).pipe(
+    Effect.flatMap((leader) => fetchBounds(leader, place)),
+    Effect.scoped
+  )
+
+/** A connected client of the library, and the ways to use it. */
+const connect = Effect.fnUntraced(function* (settings: Settings) {
+  const { place, timeout } = settings
+  const { cluster, library } = yield* prepare(settings.cluster)
+  const { controller } = cluster
   const endpoint = formatAddress(controller)
 
   /** One call of the library. It has no deadlines of its own: a peer that falls silent would be waited for for ever. */
@@ -138,21 +143,7 @@ const connect = Effect.fnUntraced(function* ({ cluster, place, timeout }: Settin
     )
 
   const client = yield* call("connect", () => library.default.connect({ host: controller.host, port: controller.port }))
-  const admin = yield* call("admin", () => client.admin())
-  const name = `${place.topic}-${place.partition}`
-
-  const bounds: Effect.Effect<Bounds, FluvioError> = Effect.gen(function* () {
-    const operation = "listPartitions"
-    const text = yield* call(operation, () => admin.listPartitions())
-    const partitions = yield* Schema.decodeUnknownEffect(PartitionList)(text).pipe(
-      Effect.mapError((error) => new FluvioProtocolError({ endpoint, operation, reason: error.message }))
-    )
-    const status = partitions.find((partition) => partition.name === name)?.status
-    if (status === undefined) {
-      return yield* new TopicNotFound(place)
-    }
-    return { start: Offset.make(status.baseOffset), end: Offset.make(Math.max(status.baseOffset, status.leader.hw)) }
-  })
+  const bounds = boundsOf(cluster, settings)
 
   const openStream = Effect.fnUntraced(function* (offset: number, index: number) {
     const consumer = yield* call("partitionConsumer", () => client.partitionConsumer(place.topic, place.partition))
@@ -266,20 +257,12 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
   const { place } = settings
   const { bounds, endpoint, openStream } = yield* connect(settings)
 
-  // The controller learns of appended records with a delay; a stored offset may be ahead of what it reports.
-  const { end, start } = yield* bounds.pipe(
-    Effect.repeat({
-      until: ({ end }) => from <= end,
-      schedule: Schedule.spaced(settling.interval),
-      times: settling.times
-    })
-  )
-  if (from < start) {
-    return yield* new OffsetEvicted({ ...place, requested: from, available: start })
+  const before = yield* bounds
+  const refused = refusalAt(place, from, before)
+  if (refused !== undefined) {
+    return yield* refused
   }
-  if (from > end) {
-    return yield* new OffsetBeyondEnd({ ...place, requested: from, end })
-  }
+  const { start } = before
   const index = from - start
   if (index > maxIndex) {
     return yield* new DriverLimit({
@@ -344,22 +327,13 @@ export const make = (options: ClientConsumerOptions): FluvioConsumer["Service"] 
     probeInterval: Duration.fromInputUnsafe(probeInterval ?? "10 seconds"),
     timeout: Duration.fromInputUnsafe(timeout ?? "30 seconds")
   }
-  // The library cannot close a connection, so the one that answers about bounds is kept until it fails.
-  let connected: Effect.Success<ReturnType<typeof connect>> | undefined
   return FluvioConsumer.of({
     topic,
     partition,
     records: (from) =>
       Stream.unwrap(Effect.map(openReading(settings, from), (pull) => Stream.fromPull(Effect.succeed(pull)))),
-    bounds: Effect.gen(function* () {
-      connected ??= yield* connect(settings)
-      return yield* connected.bounds
-    }).pipe(
-      Effect.tapError(() =>
-        Effect.sync(() => {
-          connected = undefined
-        })
-      ),
+    bounds: prepare(settings.cluster).pipe(
+      Effect.flatMap(({ cluster }) => boundsOf(cluster, settings)),
       Effect.withSpan("FluvioConsumer.bounds")
     ),
     checksum: crc32c

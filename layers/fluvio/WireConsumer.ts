@@ -9,25 +9,20 @@ import { crc32c } from "@node-rs/crc32"
 import { Array, Duration, Effect, Layer, Stream } from "effect"
 import {
   BatchTooLarge,
-  type Bounds,
   CorruptBatch,
   FluvioConsumer,
   type FluvioError,
-  FluvioProtocolError,
   type FluvioRecord,
   FluvioSilent,
   FluvioUnreachable,
-  LeaderMoved,
-  Offset,
-  OffsetBeyondEnd,
-  OffsetEvicted,
   OffsetGap,
   type Records,
-  TopicNotFound
+  refusalAt
 } from "../../src/stream/FluvioConsumer.ts"
-import { connectLeader, type Connection, type Leader, type Place } from "./Connection.ts"
+import { failureOf, fetchBounds } from "./Bounds.ts"
+import { connectLeader, type Place } from "./Connection.ts"
 import { type ClusterOptions, resolve } from "./Profile.ts"
-import { type ErrorCode, errorText, FetchOffsets, StreamFetch, UpdateOffsets } from "./Protocol.ts"
+import { errorText, StreamFetch, UpdateOffsets } from "./Protocol.ts"
 import { BatchCorrupt, type Batches, decodeRecords, findBatches } from "./RecordBatch.ts"
 
 export interface WireConsumerOptions extends ClusterOptions {
@@ -55,61 +50,6 @@ const chunkBytes = mebibyte / 8
 const frameOverhead = 64 * 1024
 
 const readCommitted = 1
-
-/** Errors that pass by themselves, or that asking for the bounds anew turns into one that says more. */
-const transient: ReadonlySet<string> = new Set([
-  "OffsetOutOfRange",
-  "RequestTimedOut",
-  "SpuOffline",
-  "TopicPendingInitialization",
-  "PartitionPendingInitialization"
-])
-
-const failureOf = (error: ErrorCode, operation: string, endpoint: string, place: Place): FluvioError => {
-  const reason = errorText(error)
-  switch (error.name) {
-    case "NotLeaderForPartition":
-    case "PartitionNotLeader":
-      return new LeaderMoved({ ...place, reason })
-    case "TopicNotFound":
-    case "TopicDeleted":
-      return new TopicNotFound(place)
-    case "OffsetEvicted": {
-      const [requested, available] = error.fields.map((field) => Math.max(0, Number(field)))
-      return new OffsetEvicted({ ...place, requested: requested ?? 0, available: available ?? 0 })
-    }
-    default:
-      return transient.has(error.name)
-        ? new FluvioUnreachable({ endpoint, operation, reason })
-        : new FluvioProtocolError({ endpoint, operation, reason })
-  }
-}
-
-const fetchBounds = Effect.fnUntraced(function* (
-  connection: Connection,
-  place: Place
-): Effect.fn.Return<Bounds, FluvioError> {
-  const topics = yield* connection.request(FetchOffsets, {
-    topics: [{ name: place.topic, partitions: [place.partition] }],
-    consumerId: undefined
-  })
-  const { endpoint } = connection
-  const operation = FetchOffsets.name
-  const found = topics
-    .find(({ name }) => name === place.topic)
-    ?.partitions.find(({ partition }) => partition === place.partition)
-  if (found === undefined) {
-    return yield* new FluvioProtocolError({ endpoint, operation, reason: "the answer is about another partition" })
-  }
-  if (found.error.code !== 0) {
-    return yield* Effect.fail(failureOf(found.error, operation, endpoint, place))
-  }
-  const { lastStableOffset: end, startOffset: start } = found
-  if (start < 0 || end < start) {
-    return yield* new FluvioProtocolError({ endpoint, operation, reason: `the log reaches from ${start} to ${end}` })
-  }
-  return { start: Offset.make(start), end: Offset.make(end) }
-})
 
 /** Turns the batches of responses into chunks of records, and sees to it that offsets continue. */
 class Batcher {
@@ -228,25 +168,6 @@ const connect = Effect.fnUntraced(function* ({ cluster, maxBatchBytes, place, ti
   })
 })
 
-/** Where reading may start. */
-const checkStart = Effect.fnUntraced(function* (
-  { place }: Settings,
-  { connection, partition }: Leader,
-  from: number
-): Effect.fn.Return<void, FluvioError> {
-  const { end, start } = yield* fetchBounds(connection, place)
-  if (from < start) {
-    return yield* new OffsetEvicted({ ...place, requested: from, available: start })
-  }
-  if (from > end) {
-    // A new leader may know for a moment that it has the records, but not yet that they are committed.
-    const { leader, replicas } = partition.status
-    return yield* [leader, ...replicas].some(({ endOffset }) => endOffset >= from)
-      ? new LeaderMoved({ ...place, reason: `offset ${from} is written, but committed only up to ${end}` })
-      : new OffsetBeyondEnd({ ...place, requested: from, end })
-  }
-})
-
 /**
  * One reading of the partition, on a connection of its own: a pull that gives the next chunk.
  *
@@ -257,7 +178,10 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
   const { place } = settings
   const leader = yield* connect(settings)
   const { connection } = leader
-  yield* checkStart(settings, leader, from)
+  const refused = refusalAt(place, from, yield* fetchBounds(leader, place))
+  if (refused !== undefined) {
+    return yield* refused
+  }
 
   const scope = yield* Effect.scope
   const batcher = new Batcher(place, from)
@@ -331,7 +255,7 @@ const openReading = Effect.fnUntraced(function* (settings: Settings, from: numbe
       yield* Effect.sleep(settings.probeInterval)
       const isSilent = () => responseCount === seen && !responses.isPending()
       if (isSilent()) {
-        const { end } = yield* fetchBounds(connection, place)
+        const { end } = yield* fetchBounds(leader, place)
         const isOwed = isSilent() && end > received
         if (isOwed && isLate) {
           return yield* new FluvioSilent({
@@ -388,7 +312,7 @@ export const make = (options: WireConsumerOptions): FluvioConsumer["Service"] =>
     records: (from) =>
       Stream.unwrap(Effect.map(openReading(settings, from), (pull) => Stream.fromPull(Effect.succeed(pull)))),
     bounds: connect(settings).pipe(
-      Effect.flatMap(({ connection }) => fetchBounds(connection, settings.place)),
+      Effect.flatMap((leader) => fetchBounds(leader, settings.place)),
       Effect.scoped,
       Effect.withSpan("FluvioConsumer.bounds")
     ),

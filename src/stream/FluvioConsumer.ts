@@ -60,6 +60,8 @@ export type Records = Array.NonEmptyReadonlyArray<FluvioRecord>
 export interface Bounds {
   readonly start: Offset
   readonly end: Offset
+  /** One past the last record that a replica has written, as far as the cluster knows; at least `end`. */
+  readonly written: Offset
 }
 
 const place = { topic: Schema.String, partition: Schema.Natural }
@@ -85,10 +87,27 @@ export class OffsetBeyondEnd extends Schema.TaggedError<OffsetBeyondEnd>()("Offs
   end: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "check that the topic was not deleted and created again and that the endpoint is the right cluster"
+  readonly remedy =
+    "check that the topic was not deleted and created again, that the endpoint is the right cluster, and that a position set by hand lies in the topic"
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} lies beyond its end ${this.end}`
   }
+}
+
+/**
+ * Why nothing can be read at `from`, if so. A new leader may know for a moment that it has a record, but not yet that it is
+ * committed: this passes. A record that no replica has written will not come back.
+ */
+export const refusalAt = (
+  place: { readonly topic: string; readonly partition: number },
+  from: number,
+  { end, start, written }: Bounds
+): OffsetEvicted | OffsetBeyondEnd | LeaderMoved | undefined => {
+  if (from < start) return new OffsetEvicted({ ...place, requested: from, available: start })
+  if (from <= end) return undefined
+  return from <= written
+    ? new LeaderMoved({ ...place, reason: `offset ${from} is written, but committed only up to ${end}` })
+    : new OffsetBeyondEnd({ ...place, requested: from, end })
 }
 
 /** The cluster does not know the topic or the partition. */

@@ -83,11 +83,19 @@ describe("Mock's log", () => {
     Effect.gen(function* () {
       const consumer = yield* FluvioConsumer
       const partition = yield* Mock.Log
-      assert.deepStrictEqual(yield* consumer.bounds, { start: Offset.make(7), end: Offset.make(12) })
+      assert.deepStrictEqual(yield* consumer.bounds, {
+        start: Offset.make(7),
+        end: Offset.make(12),
+        written: Offset.make(12)
+      })
       const reading = yield* consumer
         .records(Offset.make(8))
         .pipe(Stream.take(4), Stream.runCollect, Effect.forkChild({ startImmediately: true }))
-      assert.deepStrictEqual(yield* partition.append(["f"]), { start: Offset.make(7), end: Offset.make(13) })
+      assert.deepStrictEqual(yield* partition.append(["f"]), {
+        start: Offset.make(7),
+        end: Offset.make(13),
+        written: Offset.make(13)
+      })
       yield* Effect.yieldNow
       yield* partition.append(["g", new Uint8Array([1])])
       assert.deepStrictEqual(offsets(yield* Fiber.join(reading)), [[8, 9], [10, 11], [12], [13, 14]] as never)

@@ -443,8 +443,65 @@ describe("Connector's proof of place", () => {
           stored: before,
           log: Pipeline.log(transaction(1, 1)).slice(0, length)
         })
+        yield* TestClock.adjust("5 seconds")
         yield* pipeline.stopped({ _tag: "OffsetBeyondEnd", requested: 3, end: length, isRetryable: false })
       }
+    })
+  )
+
+  it.effect("waits for a new leader that knows for a moment of fewer committed records", () =>
+    Effect.gen(function* () {
+      let running: Pipeline.Pipeline | undefined
+      const pipeline = yield* Pipeline.start({
+        stored: before,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2)),
+        answer: ({ text }) => {
+          if (running === undefined || !text.startsWith("SELECT pg_try_advisory_lock")) return undefined
+          const { commit } = running
+          running = undefined
+          Effect.runSync(commit(2))
+          return undefined
+        }
+      })
+      running = pipeline
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [])
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.logged, [])
+      yield* pipeline.commit(6)
+      yield* TestClock.adjust("250 millis")
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
+    })
+  )
+
+  it.effect("tries again for as long as the record at the position is written but not committed", () =>
+    Effect.gen(function* () {
+      let running: Pipeline.Pipeline | undefined
+      const pipeline = yield* Pipeline.start({
+        stored: before,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2)),
+        answer: ({ text }) => {
+          if (running !== undefined && text.startsWith("SELECT pg_try_advisory_lock")) {
+            Effect.runSync(running.commit(2))
+            running = undefined
+          }
+          return undefined
+        }
+      })
+      running = pipeline
+      yield* pipeline.settle
+      yield* TestClock.adjust("1 minute")
+      yield* pipeline.settle
+      assert.include(
+        pipeline.logged[0],
+        "Warn: the leader of mock-0 moved or is away: offset 3 is written, but committed only up to 2; trying again"
+      )
+      yield* pipeline.commit(6)
+      yield* TestClock.adjust("1 minute")
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [["catalog", insertOf(2), "COMMIT"]])
     })
   )
 
@@ -652,6 +709,8 @@ describe("Connector's take-over", () => {
   it.effect("stops when the log ends before the original's position, rather than to wait for it", () =>
     Effect.gen(function* () {
       const pipeline = yield* Pipeline.start({ stored: left(7), log: Pipeline.log(transaction(1, 1)) })
+      yield* pipeline.settle
+      yield* TestClock.adjust("5 seconds")
       yield* pipeline.stopped({ _tag: "OffsetBeyondEnd", requested: 8, end: 3 })
     })
   )

@@ -42,7 +42,7 @@ describe("make", () => {
         topic: "pets",
         partition: 0,
         checksum: () => 0,
-        bounds: Effect.succeed({ start: offset(0), end: offset(400) })
+        bounds: Effect.succeed({ start: offset(0), end: offset(400), written: offset(400) })
       })
       const applied = (at: number) =>
         progress({ position: { offset: offset(at) }, records: 100 } as Applied).pipe(

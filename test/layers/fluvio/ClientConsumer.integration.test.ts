@@ -7,7 +7,7 @@ import * as Broker from "../../../layers/embedded/Broker.ts"
 import { make } from "../../../layers/fluvio/ClientConsumer.ts"
 import { DriverLimit, FluvioUnreachable, Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { conformance, fate, take, until } from "./conformance.ts"
-import { batch, controller } from "./ScriptedCluster.ts"
+import { batch, cluster, offsets } from "./ScriptedCluster.ts"
 
 // The library is loaded later than this; it would write a line for every connection that a test closes.
 process.env["RUST_LOG"] = "off"
@@ -17,9 +17,8 @@ const place = { topic: "t", partition: 0 }
 describe("client: what the library cannot do is refused", () => {
   it.live("an offset too far behind the start of the log", () =>
     Effect.gen(function* () {
-      const endOffset = 2 ** 33
-      const port = yield* controller(() => ({ port: undefined, endOffset }))
-      const consumer = make({ endpoint: `127.0.0.1:${port}`, ...place })
+      const endpoint = yield* cluster({ onOffsets: (call) => offsets(call, 0, 2 ** 33) })
+      const consumer = make({ endpoint, ...place })
       const { error } = yield* fate(consumer, 2 ** 32)
       assert(error instanceof DriverLimit, error.message)
       assert.match(error.reason, /offset 4294967296 lies 4294967296 records behind the start/)
@@ -70,11 +69,12 @@ describe("client: its own ways", () => {
       for (const start of [0, 10, 20]) {
         yield* broker.appendBatch(place, batch(start, 10))
       }
-      // The storage unit is dialled between the two looks at the log's start; delay keeps the second one waiting.
+      // The library's two connections and a third one: that of the second look at the log's start, which delay keeps waiting.
       yield* broker.setFaults({ delay: 200 })
       const consumer = make({ endpoint: broker.endpoint, ...place })
       const reading = yield* Effect.forkChild(fate(consumer, 20))
-      yield* until(Effect.map(broker.connections, (connections) => connections === 2))
+      let seen = 0
+      yield* until(Effect.map(broker.connections, (connections) => (seen = connections === 3 ? seen + 1 : 0) === 5))
       yield* broker.trim(place, 10)
       const { error } = yield* Fiber.join(reading)
       assert(error instanceof FluvioUnreachable)
