@@ -140,7 +140,10 @@ export interface Replication extends Feed, Run {
   readonly judged: Effect.Effect<void, unknown>
 }
 
-export interface ReplicationOptions extends RunOptions, FeedOptions {}
+export interface ReplicationOptions extends RunOptions, FeedOptions {
+  /** There is a native subscriber, which holds what the target holds at first. */
+  readonly isJudged?: boolean
+}
 
 /** The publication that is captured; made `FOR ALL TABLES` unless the scenario makes it. */
 export const publication = "published"
@@ -436,7 +439,7 @@ const make = Effect.gen(function* () {
   })
 
   const start = Effect.fnUntraced(function* (options: ReplicationOptions) {
-    const fed = yield* feed(options)
+    const fed = yield* feed(options.isJudged === true ? { ...options, native: options.target ?? "" } : options)
     const run = yield* fed.run(options)
     const commit = (transactions: ReadonlyArray<string>) =>
       Effect.forEach(transactions, (text) => fed.source.query(text), { discard: true })

@@ -221,7 +221,8 @@ layer(Replica.layer, real)("As a subscription", (it) => {
         target: `
           CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
           CREATE TABLE t (k text COLLATE nocase PRIMARY KEY, v text COLLATE nocase);
-          CREATE TABLE whole (k text COLLATE nocase, v text)`
+          CREATE TABLE whole (k text COLLATE nocase, v text)`,
+        isJudged: true
       })
       yield* replica.replicate(
         "INSERT INTO t VALUES ('Key', 'v'), ('other', 'v'); INSERT INTO whole VALUES ('Key', 'v'), ('other', 'v')",
@@ -230,6 +231,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
       )
       yield* replica.same("SELECT * FROM t ORDER BY v")
       yield* replica.same("SELECT * FROM whole")
+      yield* replica.judged
       // The source may have both.
       const error = yield* replica.halt("INSERT INTO t VALUES ('key', 'v')")
       assert.instanceOf(error, ApplyFailed)

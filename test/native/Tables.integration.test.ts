@@ -273,7 +273,8 @@ layer(Replica.layer, real)("Tables", (it) => {
           CREATE TRIGGER loud AFTER INSERT OR UPDATE OR DELETE ON heard FOR EACH ROW EXECUTE FUNCTION note();
           ALTER TABLE heard ENABLE ALWAYS TRIGGER loud;
           CREATE TRIGGER replica BEFORE INSERT ON heard FOR EACH ROW EXECUTE FUNCTION note();
-          ALTER TABLE heard ENABLE REPLICA TRIGGER replica`
+          ALTER TABLE heard ENABLE REPLICA TRIGGER replica`,
+        isJudged: true
       })
       yield* replica.replicate(
         `INSERT INTO places SELECT n, n, 'c' || n FROM generate_series(1, 4) AS n; INSERT INTO swapped SELECT n, 'v' || n FROM generate_series(1, 4) AS n;
@@ -287,6 +288,7 @@ layer(Replica.layer, real)("Tables", (it) => {
         `INSERT INTO heard VALUES (1, 'a'), (2, 'b'); UPDATE heard SET v = 'c' WHERE id = 2; DELETE FROM heard WHERE id = 1`
       )
       yield* replica.equal
+      yield* replica.judged
       assert.deepStrictEqual((yield* replica.rows("SELECT what FROM audit")).flat(), [
         "replica INSERT 1",
         "loud INSERT 1",
