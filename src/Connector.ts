@@ -10,6 +10,7 @@ import * as Group from "./stream/Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./stream/OffsetStore.ts"
 import * as Sink from "./Sink.ts"
 import type { Applied } from "./Applied.ts"
+import { Pace } from "./Pace.ts"
 import * as Standby from "./Standby.ts"
 import { Assembler, boundaryOf, isReadable } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
@@ -64,6 +65,20 @@ export class PlaceInsideTransaction extends Schema.TaggedError<PlaceInsideTransa
   }
 }
 
+/** The rest of a transaction that is being streamed into the target does not come. */
+export class RestMissing extends Schema.TaggedError<RestMissing>()("RestMissing", {
+  ...place,
+  /** Where the records end that have come. */
+  end: Offset,
+  seconds: Schema.Finite
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "check that the inbound connector of this topic runs: it sends an unfinished transaction again"
+  override get message() {
+    return `${this.topic}-${this.partition} ends at offset ${this.end} inside of a transaction, and for ${this.seconds} s nothing has followed`
+  }
+}
+
 export type ConnectorError =
   | Apply.ApplyError
   | OffsetStoreError
@@ -72,6 +87,8 @@ export type ConnectorError =
   | PlaceNotProved
   | PlaceInsideTransaction
   | Connections.TooFewConnections
+  | RestMissing
+  | Standby.LockLost
   | Standby.SessionsPooled
 
 const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
@@ -237,6 +254,8 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
   const queue = yield* Queue.unbounded<ReadonlyArray<Piece>, E | TransactionError>()
   const room = yield* Latch.make(true)
   let bytes = 0
+  /** When the last records came, and where they ended. */
+  let heard = { at: yield* now, end: Offset.make(0) }
   let unproved: Offset | undefined
   const tellUnproved = Effect.suspend(() => {
     if (assembler.unproved === unproved) return Effect.void
@@ -253,6 +272,11 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
     yield* room.await
   })
   yield* records.pipe(
+    Stream.tap((chunk) =>
+      Effect.map(now, (at) => {
+        heard = { at, end: Offset.make(chunk[chunk.length - 1].offset + 1) }
+      })
+    ),
     Stream.tap(() => Failpoint.at("after fetch")),
     Stream.mapEffect((chunk) =>
       // What stands before a record that cannot be read is applied before the connector stops at it.
@@ -276,126 +300,158 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
     yield* room.open
     return taken.flat()
   })
-  return { queue, take }
+  return { queue, take, heard: () => heard }
 })
 
 /**
  * The committed groups, one after the other, from the stored position on and without end. Running it again after a
  * failure is the recovery: everything is found out anew.
  */
-export const groups: Stream.Stream<
-  Applied,
-  ConnectorError,
-  ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore
-> = Stream.unwrap(
-  Effect.gen(function* () {
-    const config = yield* ConnectorConfig
-    // The lock has a session of its own.
-    yield* Connections.check(config.target.lock === "session" ? 2 : 1)
-    if (config.target.lock === "session") yield* Standby.acquire(config.topic, config.partition)
-    const store = yield* OffsetStore
-    const stored = yield* store.load
-    const { bounds, needed, records } = yield* start(stored)
-    const { savedBy } = stored
-    const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
-    // A log's first record that cannot be read may have been a Begin: that shows further on.
-    const isFirst = Option.isNone(stored.position) && config.onError.decode === "quarantine"
-    const assembler = new Assembler({
-      position: stored.position,
-      described: stored.described,
-      appliedThrough: through,
-      maxBytes: config.group.bytes,
-      floatNull: config.floatNull,
-      onUnreadable: config.onError.decode,
-      acceptEpoch: config.acceptEpoch,
-      hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
-    })
-    if (through !== undefined && savedBy !== "connector") yield* takeOver(assembler, savedBy, bounds, through)
-    const sink = yield* Sink.make(stored, assembler.learned)
-    if (!sink.isReplica) {
-      yield* Effect.logWarning(
-        "The target's role may not set session_replication_role: triggers and foreign keys of the target are at work, and their tables are applied row by row"
+export const groups = Stream.suspend(() => paced(new Pace()))
+
+/** The same, in groups that are as large as `pace` allows. */
+const paced = (
+  pace: Pace
+): Stream.Stream<Applied, ConnectorError, ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const config = yield* ConnectorConfig
+      const consumer = yield* FluvioConsumer
+      // The lock has a session of its own.
+      yield* Connections.check(config.target.lock === "session" ? 2 : 1)
+      /** Fails when another instance may begin to apply. */
+      const lost: Effect.Effect<never, Standby.LockLost> =
+        config.target.lock === "session" ? yield* Standby.acquire(config.topic, config.partition) : Effect.never
+      const store = yield* OffsetStore
+      const stored = yield* store.load
+      const { bounds, needed, records } = yield* start(stored)
+      const { savedBy } = stored
+      const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
+      // A log's first record that cannot be read may have been a Begin: that shows further on.
+      const isFirst = Option.isNone(stored.position) && config.onError.decode === "quarantine"
+      const assembler = new Assembler({
+        position: stored.position,
+        described: stored.described,
+        appliedThrough: through,
+        maxBytes: config.group.bytes,
+        floatNull: config.floatNull,
+        onUnreadable: config.onError.decode,
+        acceptEpoch: config.acceptEpoch,
+        hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
+      })
+      if (through !== undefined && savedBy !== "connector") yield* takeOver(assembler, savedBy, bounds, through)
+      const sink = yield* Sink.make(stored, assembler.learned)
+      if (!sink.isReplica) {
+        yield* Effect.logWarning(
+          "The target's role may not set session_replication_role: triggers and foreign keys of the target are at work, and their tables are applied row by row"
+        )
+      }
+      const applier = yield* Apply.make(sink, pace)
+      // Besides the group in hand, the next one is held already: together they are what the memory allows.
+      const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
+
+      const scope = yield* Effect.scope
+      const waiting: Array<Piece> = []
+      let committedAt = yield* now
+      /** Open while no group is being applied. */
+      const idle = yield* Latch.make(true)
+
+      const take = Effect.map(ahead.take, (pieces) => pieces.forEach((piece) => waiting.push(piece)))
+      /** Whether something comes before `end`. Only looking is cut short, never taking, which would lose what was taken. */
+      const takeBefore = Effect.fnUntraced(function* (end: Effect.Effect<unknown>) {
+        const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(ahead.queue), true), Effect.as(end, false)).pipe(
+          // What ended the reading shows when there is nothing else left to take.
+          Effect.orElseSucceed(() => false)
+        )
+        if (isThere) yield* take
+        return isThere
+      })
+      const takeUntil = Effect.fnUntraced(function* (time: number) {
+        const left = time - (yield* now)
+        return left > 0 && (yield* takeBefore(Effect.sleep(left)))
+      })
+
+      /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
+      const gather = Effect.gen(function* () {
+        const limits = pace.within(config.group)
+        if (waiting.length === 0) yield* take
+        while (!waiting.some(hasWork) && waiting.length < limits.rows) {
+          if (!(yield* takeUntil(committedAt + Duration.toMillis(idlePosition)))) return
+        }
+        if (Duration.isZero(config.group.window)) {
+          if (!Group.isFull(waiting, limits) && (yield* Queue.size(ahead.queue)) > 0) yield* take
+        } else {
+          const until = (yield* now) + Duration.toMillis(config.group.window)
+          while (!Group.isFull(waiting, limits)) if (!(yield* takeUntil(until))) break
+        }
+        // It is not its turn yet, and a large group costs the target less than two small ones.
+        while (!idle.isOpen() && !Group.isFull(waiting, limits)) if (!(yield* takeBefore(idle.await))) return
+      })
+
+      const form = Effect.gen(function* () {
+        yield* gather
+        const size = Group.sizeOf(waiting as unknown as Group.Group, pace.within(config.group))
+        const group = waiting.splice(0, size) as unknown as Group.Group
+        return { group, plan: yield* sink.plan(group) }
+      })
+      /** The next group: formed and planned while the one before it is being applied. */
+      let next = yield* Effect.forkIn(form, scope)
+      /** Fails when nothing has come of the topic for so long that it is not worth to keep the target's rows locked. */
+      const restMissing = Effect.gen(function* () {
+        const limit = Duration.toMillis(config.group.restTimeout)
+        const since = yield* now
+        for (let left = limit; left > 0; left = Math.max(ahead.heard().at, since) + limit - (yield* now)) {
+          yield* Effect.sleep(left)
+        }
+        const { partition, topic } = consumer
+        return yield* new RestMissing({ topic, partition, end: ahead.heard().end, seconds: limit / 1000 })
+      })
+      /** Until there is more of the topic, reading it again would end in the same way. */
+      const untilMore = Effect.fnUntraced(function* ({ end, message, topic }: RestMissing) {
+        yield* Effect.logWarning(`${message}: rolled back until there is more of ${topic}`)
+        yield* consumer.bounds.pipe(
+          Effect.repeat({ schedule: Schedule.spaced("1 second"), until: (bounds) => bounds.end > end })
+        )
+      })
+      /** The next piece of a streamed transaction; what begins another one is a group that has its turn later. */
+      const more = Effect.gen(function* () {
+        const { group } = yield* Effect.raceAllFirst([Fiber.join(next), lost, restMissing])
+        const [piece] = group
+        if (!piece.isFirst) next = yield* Effect.forkIn(form, scope)
+        return piece
+      })
+
+      const applyNext: Effect.Effect<Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
+        function* () {
+          const { group, plan } = yield* Effect.raceFirst(Fiber.join(next), lost)
+          const isStreamed = group[0].end === undefined
+          // A streamed transaction waits for its next part, which therefore must not wait for it.
+          if (!isStreamed) yield* idle.close
+          next = yield* Effect.forkIn(form, scope)
+          // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
+          const applying = Effect.ensuring(applier.apply(group, plan, more), idle.open)
+          const applied = yield* isStreamed
+            ? Effect.tapError(applying, (error) =>
+                error instanceof RestMissing ? Effect.raceFirst(untilMore(error), lost) : Effect.void
+              )
+            : Effect.uninterruptible(applying)
+          pace.applied()
+          committedAt = yield* now
+          return applied instanceof Sink.BrokenOff ? yield* applyNext : applied
+        }
       )
-    }
-    const applier = yield* Apply.make(sink)
-    // Besides the group in hand, the next one is held already: together they are what the memory allows.
-    const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
-
-    const scope = yield* Effect.scope
-    const waiting: Array<Piece> = []
-    let committedAt = yield* now
-    /** Open while no group is being applied. */
-    const idle = yield* Latch.make(true)
-
-    const take = Effect.map(ahead.take, (pieces) => pieces.forEach((piece) => waiting.push(piece)))
-    /** Whether something comes before `end`. Only looking is cut short, never taking, which would lose what was taken. */
-    const takeBefore = Effect.fnUntraced(function* (end: Effect.Effect<unknown>) {
-      const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(ahead.queue), true), Effect.as(end, false)).pipe(
-        // What ended the reading shows when there is nothing else left to take.
-        Effect.orElseSucceed(() => false)
-      )
-      if (isThere) yield* take
-      return isThere
+      return Stream.fromEffectRepeat(applyNext)
     })
-    const takeUntil = Effect.fnUntraced(function* (time: number) {
-      const left = time - (yield* now)
-      return left > 0 && (yield* takeBefore(Effect.sleep(left)))
-    })
-
-    /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
-    const gather = Effect.gen(function* () {
-      if (waiting.length === 0) yield* take
-      while (!waiting.some(hasWork) && waiting.length < config.group.rows) {
-        if (!(yield* takeUntil(committedAt + Duration.toMillis(idlePosition)))) return
-      }
-      if (Duration.isZero(config.group.window)) {
-        if (!Group.isFull(waiting, config.group) && (yield* Queue.size(ahead.queue)) > 0) yield* take
-      } else {
-        const until = (yield* now) + Duration.toMillis(config.group.window)
-        while (!Group.isFull(waiting, config.group)) if (!(yield* takeUntil(until))) break
-      }
-      // It is not its turn yet, and a large group costs the target less than two small ones.
-      while (!idle.isOpen() && !Group.isFull(waiting, config.group)) if (!(yield* takeBefore(idle.await))) return
-    })
-
-    const form = Effect.gen(function* () {
-      yield* gather
-      const size = Group.sizeOf(waiting as unknown as Group.Group, config.group)
-      const group = waiting.splice(0, size) as unknown as Group.Group
-      return { group, plan: yield* sink.plan(group) }
-    })
-    /** The next group: formed and planned while the one before it is being applied. */
-    let next = yield* Effect.forkIn(form, scope)
-    /** The next piece of a streamed transaction; what begins another one is a group that has its turn later. */
-    const more = Effect.gen(function* () {
-      const { group } = yield* Fiber.join(next)
-      const [piece] = group
-      if (!piece.isFirst) next = yield* Effect.forkIn(form, scope)
-      return piece
-    })
-
-    const applyNext: Effect.Effect<Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
-      function* () {
-        const { group, plan } = yield* Fiber.join(next)
-        const isStreamed = group[0].end === undefined
-        // A streamed transaction waits for its next part, which therefore must not wait for it.
-        if (!isStreamed) yield* idle.close
-        next = yield* Effect.forkIn(form, scope)
-        // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
-        const applying = Effect.ensuring(applier.apply(group, plan, more), idle.open)
-        const applied = yield* isStreamed ? applying : Effect.uninterruptible(applying)
-        committedAt = yield* now
-        return applied instanceof Sink.BrokenOff ? yield* applyNext : applied
-      }
-    )
-    return Stream.fromEffectRepeat(applyNext)
-  })
-).pipe(
-  // A program's own client may rename the columns of its results; the connector reads them as it has asked for them.
-  Stream.updateService(SqlClient.SqlClient, (sql) => sql.withoutTransforms())
-)
+  ).pipe(
+    // A program's own client may rename the columns of its results; the connector reads them as it has asked for them.
+    Stream.updateService(SqlClient.SqlClient, (sql) => sql.withoutTransforms())
+  )
 
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
+
+/** Fewer rows may get through where many always meet a lock, another session, or a limit of the target. */
+const isAboutRows = (error: ConnectorError): boolean =>
+  error._tag === "ApplyFailed" && ["serialization", "lock", "timeout", "resource"].includes(error.failure.class)
 
 /** The same failure is told at the first, second, fourth, … try: a target that is away for a night fills no log. */
 const sayTryingAgain = () => {
@@ -421,9 +477,13 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       Schedule.upTo({ times: retry.times ?? Infinity }),
       Schedule.setInputType<ConnectorError>(),
       Schedule.while(({ input }) => isRetryable(input)),
-      Schedule.tap(sayTryingAgain())
+      Schedule.tap(sayTryingAgain()),
+      Schedule.tap(({ attempt, input }) =>
+        Effect.sync(() => (isAboutRows(input) && (attempt >= 3 || pace.isSlow) ? pace.slow() : undefined))
+      )
     )
-    yield* groups.pipe(
+    const pace = new Pace()
+    yield* paced(pace).pipe(
       Stream.tap(onApplied),
       Stream.retry(backOff),
       Stream.tapError((error) =>

@@ -13,7 +13,8 @@ import { formatLsn } from "./stream/OffsetStore.ts"
 import * as Quarantine from "./Quarantine.ts"
 import { type Applied, together } from "./Applied.ts"
 import * as Sink from "./Sink.ts"
-import { FoldGivenUp, isFoldsOwn, type SinkError } from "./SinkError.ts"
+import type { Pace } from "./Pace.ts"
+import { FoldGivenUp, isFoldsOwn, isTooMuch, type SinkError } from "./SinkError.ts"
 import type { Change, End, Piece } from "./stream/Change.ts"
 
 export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineTooLarge
@@ -71,7 +72,7 @@ const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | und
 
 const isFinal = (error: unknown): boolean => Predicate.hasProperty(error, "isRetryable") && error.isRetryable === false
 
-export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
+export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pace) {
   const config = yield* ConnectorConfig
   const quarantine = yield* Quarantine.make()
   /** Transactions set aside since the last one that was applied. */
@@ -135,7 +136,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
       })
     }
     return yield* sink.whole([piece], "folded", plan).pipe(
-      Effect.catchIf(isFoldsOwn, () => sink.whole([piece], "in-order")),
+      // In order, each statement is about one row only.
+      Effect.catchIf(
+        (error) => isFoldsOwn(error) || isTooMuch(error),
+        () => sink.whole([piece], "in-order")
+      ),
       Effect.tap(() => Effect.sync(() => (inARow = changes.length === 0 ? inARow : 0))),
       Effect.catch((error) =>
         error instanceof FoldGivenUp || error.isRetryable
@@ -150,13 +155,20 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink) {
     if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end, plan)
     const isClean = group.every(({ changes, refusal }) => refusal === undefined && !quarantine.follows(changes))
     if (!isClean) return applyHalves(group)
+    pace.tries(changesOf(group))
     return sink.whole(group, "folded", plan).pipe(
       Effect.catchIf(
         (error) => isFoldsOwn(error) && changesOf(group) <= mostInOrder,
         () => sink.whole(group, "in-order")
       ),
       Effect.tap(() => Effect.sync(() => (inARow = changesOf(group) === 0 ? inARow : 0))),
-      Effect.catch((error) => (error.isRetryable ? Effect.fail(error as SinkError) : applyHalves(group)))
+      Effect.catch((error) => {
+        if (isTooMuch(error)) {
+          pace.slow()
+          return Effect.andThen(Effect.logInfo(`${error.message}: going on with smaller groups`), applyHalves(group))
+        }
+        return error.isRetryable ? Effect.fail(error as SinkError) : applyHalves(group)
+      })
     )
   }
 

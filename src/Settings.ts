@@ -192,7 +192,12 @@ export const settings = {
     window: setting(time, "0 millis", "How long a group waits for more transactions before it is applied", {
       flag: "group-window"
     }),
-    transactions: optional(natural(1), "Most source transactions applied in one target transaction")
+    transactions: optional(natural(1), "Most source transactions applied in one target transaction"),
+    restTimeout: setting(
+      timeFrom(1000),
+      "1 min",
+      "How long an open target transaction waits for the rest of a streamed transaction before it is rolled back"
+    )
   },
   schemaChanges: setting(
     oneOf(...schemaPolicies),

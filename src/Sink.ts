@@ -10,6 +10,7 @@ import {
   FoldGivenUp,
   IdentityMissing,
   isFoldsOwn,
+  isTooMuch,
   refusedAt,
   refusedTruncate,
   RowConflict,
@@ -441,7 +442,10 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
           if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff())
           if (piece.refusal !== undefined) return yield* piece.refusal
           yield* applyPart(piece, "folded", tally).pipe(
-            Effect.catchIf(isFoldsOwn, () => applyPart(piece, "in-order", tally))
+            Effect.catchIf(
+              (error) => isFoldsOwn(error) || isTooMuch(error),
+              () => applyPart(piece, "in-order", tally)
+            )
           )
           const learned = describedBy(piece.changes)
           relations.push(...learned.relations)

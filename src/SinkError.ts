@@ -81,6 +81,10 @@ export const isFoldsOwn = (error: unknown): boolean =>
   error instanceof FoldGivenUp ||
   (error instanceof ApplyFailed && ["constraint", "data", "schema"].includes(error.failure.class))
 
+/** Less of it may come through: it took longer than `statement_timeout`, or more memory than there is. */
+export const isTooMuch = (error: unknown): error is ApplyFailed =>
+  error instanceof ApplyFailed && ["57014", "53200"].includes(error.failure.sqlState ?? "")
+
 /** A constraint that is checked late fails in COMMIT, which belongs to no change: the transaction's end names the place. */
 export const refusedAt =
   ({ commitLsn, record }: End) =>

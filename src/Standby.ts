@@ -1,5 +1,5 @@
 /** One instance applies, every other one stands by: an advisory lock in the target decides which. */
-import { Effect, Schedule, Schema } from "effect"
+import { Effect, Fiber, Schedule, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Connection } from "effect/sql/SqlConnection"
 import * as SqlFailure from "./target/SqlFailure.ts"
@@ -12,6 +12,19 @@ export class SessionsPooled extends Schema.TaggedError<SessionsPooled>()("Sessio
     "set `target.lock: none` and `target.prepare: false`, and run one instance only; or connect past the pooler"
   override get message() {
     return "the target is behind a pooler in transaction mode, where no advisory lock keeps a second instance away"
+  }
+}
+
+/** The session that held the advisory lock has ended, and the lock with it. */
+export class LockLost extends Schema.TaggedError<LockLost>()("LockLost", {
+  topic: Schema.String,
+  partition: Schema.Natural,
+  reason: Schema.String
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "find in the target's log who ends the session that holds the connector's advisory lock"
+  override get message() {
+    return `the session that holds the advisory lock of ${this.topic}-${this.partition} was lost: ${this.reason}`
   }
 }
 
@@ -29,12 +42,13 @@ const isOwn = Effect.fnUntraced(function* (session: Connection) {
   return after === before && other !== before
 }, SqlFailure.typed)
 
-/** How often an instance that stands by asks for the lock. */
+/** How often an instance that stands by asks for the lock, and one that holds it whether its session is still there. */
 const interval = "1 second"
 
 /**
  * Holds the session-level advisory lock of this topic and partition until the scope closes, and waits for it as long as
- * another instance holds it. PostgreSQL releases it when the session ends, however it ends.
+ * another instance holds it. PostgreSQL releases it when the session ends, however it ends: what is given fails then,
+ * and until then does not end.
  *
  * The lock spares two instances the work of failing on each other; what keeps a transaction from being applied twice is
  * the conditional save of the position, which also stops an instance that lost the lock without noticing.
@@ -51,8 +65,16 @@ export const acquire = Effect.fn("Standby.acquire")(function* (topic: string, pa
   yield* Effect.addFinalizer(() =>
     session.executeValues("SELECT pg_advisory_unlock_all()", []).pipe(Effect.ignoreCause)
   )
-  if (yield* ask) return
-  yield* Effect.logInfo(`Standing by: another instance applies ${topic}-${partition} to this database`)
-  yield* ask.pipe(Effect.repeat({ schedule: Schedule.spaced(interval), until: (isHeld) => isHeld }))
-  yield* Effect.logInfo(`Taking over ${topic}-${partition}`)
+  if (!(yield* ask)) {
+    yield* Effect.logInfo(`Standing by: another instance applies ${topic}-${partition} to this database`)
+    yield* ask.pipe(Effect.repeat({ schedule: Schedule.spaced(interval), until: (isHeld) => isHeld }))
+    yield* Effect.logInfo(`Taking over ${topic}-${partition}`)
+  }
+  const watching = yield* SqlFailure.typed(session.executeValues("SELECT 1", [])).pipe(
+    Effect.repeat(Schedule.spaced(interval)),
+    Effect.mapError(({ message }) => new LockLost({ topic, partition, reason: message })),
+    Effect.andThen(Effect.never),
+    Effect.forkScoped
+  )
+  return Fiber.join(watching)
 })

@@ -29,11 +29,15 @@ const own: ReadonlyArray<readonly [question: RegExp, name: string]> = [
   [/^SELECT pg_try_advisory_lock/, "lock"],
   [/^SELECT pg_advisory_unlock_all/, "unlock"],
   [/^SELECT set_config\('session_replication_role'/, "may be replica"],
+  [/^SELECT FROM pg_settings/, "time-outs"],
   [/^SELECT set_config/, "settings"],
   [/^\s*SELECT[^;]* FROM fluvio.quarantine/, "held"],
   [/^\s*WITH RECURSIVE wanted/, "catalog"],
   [/^\s*SELECT\s+EXISTS/, "types"]
 ]
+
+/** What the holder of the lock asks once a second. */
+const isLockHeld = "SELECT 1"
 
 /** A statement on one line: what the connector asks on its own account as a word, the others with their parameters. */
 export const line = ({ params, text }: Mock.Recorded): string =>
@@ -109,7 +113,10 @@ export const start = Effect.fnUntraced(function* (
   )
   let seen = 0
   const sent = () => {
-    const lines = recording.slice(seen).map(line)
+    const lines = recording
+      .slice(seen)
+      .map(line)
+      .filter((text) => text !== isLockHeld)
     seen = recording.length
     return lines
   }

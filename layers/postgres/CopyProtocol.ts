@@ -18,6 +18,7 @@ const CopyData = 0x64
 const CopyDone = 0x63
 const CopyInResponse = 0x47
 const ReadyForQuery = 0x5a
+const ErrorResponse = 0x45
 const ByStatement = 0x53
 
 const headerSize = 5
@@ -43,6 +44,16 @@ const message = (type: number, body: ReadonlyArray<Uint8Array>): Buffer =>
 
 const copyDone = headerOf(CopyDone, 0)
 
+/** The SQLSTATE (`C`) among an error's fields, if its severity (`V`, in no language) says that it ends the session. */
+const fatalState = (fields: string): string | undefined => {
+  const field = (code: string) =>
+    fields
+      .split("\0")
+      .find((text) => text.startsWith(code))
+      ?.slice(1)
+  return ["FATAL", "PANIC"].includes(field("V") ?? "") ? field("C") : undefined
+}
+
 /** Whether a frame can hold a statement: a cycle begins with one of these, or with what it closes before. */
 const mayHoldStatement = (type: number) => type === Parse || type === Bind || type === Close
 
@@ -54,10 +65,16 @@ export class CopyProtocol {
   #data: Buffer | undefined
   /** The cycle under way carries data, for which the server shows itself ready; of any other COPY the driver must hear. */
   #isCopying = false
-  /** Received, and not yet a whole header or CopyInResponse. */
+  /** Received, and not yet a whole header, CopyInResponse or ErrorResponse. */
   #held: Buffer = Buffer.alloc(0)
   /** How much of the message that was begun is still to come. */
   #rest = 0
+  #endedBy: string | undefined
+
+  /** The SQLSTATE with which the server has ended the session, as it does before it closes the connection. */
+  get endedBy(): string | undefined {
+    return this.#endedBy
+  }
 
   /** What to write instead of a frame of the driver, which is always one of whole messages. */
   outgoing(frame: Buffer): ReadonlyArray<Buffer> {
@@ -123,6 +140,10 @@ export class CopyProtocol {
       // A length that cannot be is the driver's to refuse.
       const end = at + Math.max(headerSize, 1 + bytes.readInt32BE(at + 1))
       if (bytes[at] === ReadyForQuery) this.#isCopying = false
+      if (bytes[at] === ErrorResponse) {
+        if (end > bytes.length) break
+        this.#endedBy = fatalState(bytes.toString("latin1", at + headerSize, end))
+      }
       if (this.#isCopying && bytes[at] === CopyInResponse) {
         if (end > bytes.length) break
         out.push(bytes.subarray(from, at))

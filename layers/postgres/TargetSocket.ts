@@ -93,7 +93,12 @@ export class TargetSocket extends Duplex {
       for (const part of this.#protocol.incoming(received)) wantsMore = this.push(part)
       if (!wantsMore) socket.pause()
     })
-    socket.on("end", () => this.push(null))
+    socket.on("end", () => {
+      const code = this.#protocol.endedBy
+      // The driver waits for more after an error, and then would know only that the connection is closed.
+      if (code === undefined) this.push(null)
+      else this.destroy(Object.assign(new Error("the server ended the session"), { code }))
+    })
   }
 
   override _read(): void {

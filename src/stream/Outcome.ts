@@ -96,11 +96,13 @@ const table = {
   RecordsRepeated: "data",
   SourceRewound: "position",
   BeginMissing: "position",
+  RestMissing: "passing",
   // The place in the topic
   RetentionGap: "position",
   PlaceNotProved: "position",
   PlaceInsideTransaction: "position",
   PositionConflict: "passing",
+  LockLost: "passing",
   OffsetStoreError: (error) => (error.class === undefined ? "schema" : bySqlFailure(error)),
   // The target
   SqlFailure: bySqlFailure,

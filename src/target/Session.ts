@@ -31,6 +31,13 @@ const mayBeReplica = Effect.gen(function* () {
   )
 })
 
+/** Of release 17 on: a role or a database may bring it along. */
+const hasTransactionTimeout = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const rows = yield* sql`SELECT FROM pg_settings WHERE name = 'transaction_timeout'`
+  return rows.length > 0
+}).pipe(SqlFailure.typed)
+
 /** As PostgreSQL's time-outs are written; 0 is none. */
 const millis = (duration: Duration.Duration | undefined): string =>
   String(duration === undefined ? 0 : Math.ceil(Duration.toMillis(duration)))
@@ -42,7 +49,11 @@ const millis = (duration: Duration.Duration | undefined): string =>
  * places of all its rows: were they noted by the page only, each row of it would be compared with each key. A scan that
  * cannot be avoided counts as dear then, which is no reason to compile it (`jit`).
  */
-const settingsOf = (target: SessionOptions, isReplica: boolean): ReadonlyArray<[string, string]> => {
+const settingsOf = (
+  target: SessionOptions,
+  isReplica: boolean,
+  knowsTransactionTimeout: boolean
+): ReadonlyArray<[string, string]> => {
   return [
     ["search_path", ""],
     ["datestyle", "ISO, YMD"],
@@ -61,13 +72,14 @@ const settingsOf = (target: SessionOptions, isReplica: boolean): ReadonlyArray<[
     ["lock_timeout", millis(target.lockTimeout)],
     ["statement_timeout", millis(target.statementTimeout)],
     ["idle_in_transaction_session_timeout", "0"],
+    ...(knowsTransactionTimeout ? [["transaction_timeout", "0"] satisfies [string, string]] : []),
     ...(isReplica ? [["session_replication_role", "replica"] satisfies [string, string]] : [])
   ]
 }
 
 export const make = Effect.fn("Session.make")(function* (target: SessionOptions) {
   const isReplica = yield* mayBeReplica
-  const settings = settingsOf(target, isReplica)
+  const settings = settingsOf(target, isReplica, yield* hasTransactionTimeout)
   const text = `SELECT ${settings.map((_, n) => `set_config($${2 * n + 1}, $${2 * n + 2}, true)`).join(", ")}`
   const params = settings.flat()
   const begin = SqlClient.SqlClient.pipe(

@@ -39,7 +39,7 @@ const unknownKeys: ReadonlyArray<readonly [tree: object, message: string]> = [
 ]
 
 const wrongShapes: ReadonlyArray<readonly [tree: object, message: RegExp]> = [
-  [{ group: 5 }, /^group: expected keys below it: rows, bytes, window, transactions$/],
+  [{ group: 5 }, /^group: expected keys below it: rows, bytes, window, transactions, rest-timeout$/],
   [{ group: { rows: { most: 5 } } }, /^group\.rows: expected a whole number/],
   [{ group: { rows: null } }, /^group\.rows: has no value$/],
   [{ group: { rows: "" } }, /^group\.rows: has no value$/],

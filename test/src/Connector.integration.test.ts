@@ -248,4 +248,55 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Connector on Postgre
       assert.deepStrictEqual(known, [{ rel_id: String(pet.id), record_offset: "1" }])
     })
   )
+
+  it.effect("is not held to the time-outs of the role, and names the one that ends its session all the same", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query(`
+        CREATE TABLE pets (id int, name text CHECK (pg_sleep(0.3) IS NOT NULL));
+        ALTER DATABASE ${database.name} SET transaction_timeout = '200ms';
+        ALTER DATABASE ${database.name} SET idle_in_transaction_session_timeout = '200ms';
+        ALTER DATABASE ${database.name} SET statement_timeout = '200ms'`)
+      const records = yield* partition({ log: log(transaction(1, 1, 2)) })
+      const connector = yield* startLive({ partition: records, url: database.url })
+      yield* connector.caughtUp
+      assert.deepStrictEqual(yield* rowsOf(database), [1, 2])
+      assert.deepStrictEqual(
+        connector.logged.filter((line) => line.startsWith("Warn")),
+        []
+      )
+
+      // What a trigger or an administrator sets for the session is not the connector's to overrule.
+      yield* database.query(`
+        CREATE FUNCTION hurry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF (SELECT count(*) FROM public.hurried) = 0 THEN
+            SET LOCAL transaction_timeout = '100ms';
+            PERFORM pg_sleep(5);
+          END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TABLE hurried (id int);
+        CREATE TRIGGER hurry BEFORE INSERT ON pets FOR EACH ROW EXECUTE FUNCTION hurry();
+        ALTER TABLE pets ENABLE ALWAYS TRIGGER hurry`)
+      yield* Context.get(records, Log).append(log(transaction(2, 3)))
+      const timedOut = "transaction time-out (SQLSTATE 25P04); trying again"
+      yield* eventually(Effect.sync(() => connector.logged.some((line) => line.includes(timedOut))))
+      yield* database.query("INSERT INTO hurried VALUES (1)")
+      yield* connector.caughtUp
+      assert.deepStrictEqual(yield* rowsOf(database), [1, 2, 3])
+    })
+  )
+
+  it.effect("gets a group through that takes longer than target.statement-timeout", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      yield* database.query("CREATE TABLE pets (id int, name text CHECK (pg_sleep(0.05) IS NOT NULL))")
+      const ids = Array.from({ length: 40 }, (_, n) => n + 1)
+      const records = yield* partition({ log: log(...ids.map((id) => transaction(id, id))) })
+      const config = { target: { "statement-timeout": "500 millis" } }
+      const connector = yield* startLive({ partition: records, url: database.url, config })
+      yield* connector.caughtUp
+      assert.deepStrictEqual(yield* rowsOf(database), ids)
+    })
+  )
 })

@@ -65,6 +65,7 @@ describe("Connector", () => {
         "BEGIN",
         "may be replica",
         "COMMIT",
+        "time-outs",
         "held",
         "BEGIN",
         "settings",
@@ -245,18 +246,18 @@ describe("Connector's retry", () => {
         stored: known,
         config: { retry: { times: 2 } },
         log: Pipeline.log(transaction(1, 1)),
-        answer: ({ text }) => (text.startsWith("INSERT") ? { sqlState: "53200" } : undefined)
+        answer: ({ text }) => (text.startsWith("INSERT") ? { sqlState: "53100" } : undefined)
       })
       yield* pipeline.settle
       yield* TestClock.adjust("1 minute")
       const error = yield* pipeline.stopped({ _tag: "ApplyFailed", isRetryable: true })
       assert.strictEqual(
         error.message,
-        "public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200)"
+        "public.pets, offset 1, transaction 0/1: the target's disk is full (SQLSTATE 53100)"
       )
       assert.lengthOf(pipeline.transactions(), 3)
       assert.isUndefined(yield* pipeline.position)
-      const failure = "public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200)"
+      const failure = "public.pets, offset 1, transaction 0/1: the target's disk is full (SQLSTATE 53100)"
       assert.deepStrictEqual(pipeline.logged.slice(1), [
         `Warn: ${failure}; trying again in 0.3 s`,
         "Info: Starting at the beginning of mock-0, which ends at offset 3",
@@ -269,7 +270,7 @@ describe("Connector's retry", () => {
 
   it.effect("tells the same failure less and less often, and then with its remedy", () =>
     Effect.gen(function* () {
-      const states: Array<string> = [...Array(9).fill("53200"), "40001"]
+      const states: Array<string> = [...Array(9).fill("53100"), "40001"]
       const pipeline = yield* Pipeline.start({
         stored: known,
         config: { retry: { min: "1 second", max: "1 second" } },
@@ -282,11 +283,10 @@ describe("Connector's retry", () => {
         yield* pipeline.settle
       }
       const memory =
-        "Warn: public.pets, offset 1, transaction 0/1: the target is out of memory (SQLSTATE 53200); trying again in 1.0 s"
-      const told = (tries: number) =>
-        `${memory}, after ${tries} tries without progress: give the target the resource that it lacks`
+        "Warn: public.pets, offset 1, transaction 0/1: the target's disk is full (SQLSTATE 53100); trying again in 1.0 s"
+      const told = (tries: number) => `${memory}, after ${tries} tries without progress: free disk space on the target`
       assert.deepStrictEqual(
-        pipeline.logged.filter((text) => text.startsWith("Warn") && text.includes("53200")),
+        pipeline.logged.filter((text) => text.startsWith("Warn") && text.includes("53100")),
         [memory, memory, told(4), told(8)]
       )
       assert.lengthOf(
@@ -371,6 +371,143 @@ describe("Connector's retry", () => {
         "Warn: reading at broker:9003 failed: reset; trying again in 0.3 s",
         "Info: Going on at offset 3 of mock-0, which ends at offset 6"
       ])
+    })
+  )
+})
+
+/** Refuses an INSERT of this many rows or more. */
+const refusing =
+  (rows: number, sqlState: string) =>
+  ({ params, text }: { readonly text: string; readonly params: ReadonlyArray<unknown> }) =>
+    text.startsWith("INSERT") && String(params[0]).split(",").length >= rows ? { sqlState } : undefined
+
+describe("Connector's pace", () => {
+  it.effect("halves what takes longer than the statement time-out, and what comes next is smaller too", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2), transaction(3, 3), transaction(4, 4)),
+        answer: refusing(3, "57014")
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        ["catalog", insertOf(1, 2, 3, 4), "ROLLBACK"],
+        ["catalog", insertOf(1, 2), "COMMIT"],
+        [insertOf(3, 4), "COMMIT"]
+      ])
+      yield* pipeline.append(transaction(5, 5), transaction(6, 6), transaction(7, 7), transaction(8, 8))
+      yield* pipeline.until(() => pipeline.applied.length === 3)
+      assert.deepStrictEqual(pipeline.transactions(), [
+        [insertOf(5, 6), "COMMIT"],
+        [insertOf(7, 8), "COMMIT"]
+      ])
+    })
+  )
+
+  it.effect("replays one transaction row by row when even that takes too long", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1, 2)),
+        answer: refusing(2, "57014")
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.deepInclude(pipeline.applied[0], { transactions: 1, changes: 2, replays: 1 })
+    })
+  )
+
+  it.effect("tries smaller groups when one does not come through, and grows again with what does", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        config: { retry: { min: "1 second", max: "1 second" } },
+        log: Pipeline.log(transaction(1, 1), transaction(2, 2), transaction(3, 3), transaction(4, 4)),
+        answer: refusing(2, "40P01")
+      })
+      for (let second = 0; second < 10; second++) {
+        yield* pipeline.settle
+        yield* TestClock.adjust("1 second")
+      }
+      yield* pipeline.until(() => pipeline.applied.length === 4)
+      const inserts = pipeline.transactions().map((statements) => statements.find((text) => text.startsWith("INSERT")))
+      assert.deepStrictEqual(inserts, [
+        ...Array(3).fill(insertOf(1, 2, 3, 4)),
+        insertOf(1, 2),
+        insertOf(1),
+        insertOf(2),
+        insertOf(3),
+        insertOf(4)
+      ])
+      yield* pipeline.append(transaction(5, 5), transaction(6, 6))
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.transactions(), [[insertOf(5, 6), "ROLLBACK"]])
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.until(() => pipeline.applied.length === 6)
+    })
+  )
+})
+
+describe("Connector's waiting", () => {
+  it.effect(
+    "rolls a streamed transaction back when its rest does not come, and reads it again when there is more",
+    () =>
+      Effect.gen(function* () {
+        const ids = Array.from({ length: 40 }, (_, n) => n + 1)
+        const [first, ...rest] = transaction(1, ...ids)
+        const pipeline = yield* Pipeline.start({
+          stored: known,
+          config: { group: { bytes: "1 KiB", "rest-timeout": "30 s" } },
+          log: Pipeline.log(first, rest.slice(0, 20))
+        })
+        yield* pipeline.settle
+        yield* TestClock.adjust("29 seconds")
+        yield* pipeline.settle
+        assert.notInclude(pipeline.transactions().flat(), "ROLLBACK")
+        yield* TestClock.adjust("1 second")
+        yield* pipeline.settle
+        assert.include(pipeline.sent(), "ROLLBACK")
+        assert.include(
+          pipeline.logged,
+          "Warn: mock-0 ends at offset 21 inside of a transaction, and for 30 s nothing has followed: rolled back until there is more of mock"
+        )
+        yield* TestClock.adjust("10 minutes")
+        yield* pipeline.settle
+        assert.notInclude(pipeline.sent(), "BEGIN")
+
+        yield* pipeline.append(rest.slice(20))
+        yield* pipeline.settle
+        yield* TestClock.adjust("2 seconds")
+        yield* pipeline.until(() => pipeline.applied.length === 1)
+        assert.deepInclude(pipeline.applied[0], { transactions: 1, changes: 40 })
+      })
+  )
+
+  it.effect("stands by when the session with the lock is lost, and says so", () =>
+    Effect.gen(function* () {
+      let isLost = false
+      const pipeline = yield* Pipeline.start({
+        stored: known,
+        log: Pipeline.log(transaction(1, 1)),
+        answer: ({ text }) => {
+          if (text === "SELECT 1") return isLost ? { sqlState: "57P01" } : undefined
+          return isLost && text.startsWith("SELECT pg_try_advisory_lock") ? { rows: [{ held: false }] } : undefined
+        }
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      isLost = true
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.settle
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.append(transaction(2, 2))
+      yield* pipeline.settle
+      assert.deepStrictEqual(pipeline.logged.slice(1), [
+        "Warn: the session that holds the advisory lock of mock-0 was lost: an administrator of the target ended the session (SQLSTATE 57P01); trying again in 0.3 s",
+        "Info: Standing by: another instance applies mock-0 to this database"
+      ])
+      assert.lengthOf(pipeline.applied, 1)
+      isLost = false
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.until(() => pipeline.applied.length === 2)
     })
   )
 })

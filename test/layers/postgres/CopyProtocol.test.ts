@@ -81,6 +81,16 @@ describe("what goes to the server", () => {
   })
 })
 
+const error = (severity: string, code: string) =>
+  message("E", `SFATAL\0V${severity}\0C${code}\0Mterminating connection\0\0`)
+
+const endedBy = (stream: Buffer, cut: number) => {
+  const protocol = new CopyProtocol()
+  protocol.incoming(stream.subarray(0, cut))
+  protocol.incoming(stream.subarray(cut))
+  return protocol.endedBy
+}
+
 describe("what comes from the server", () => {
   const type = fc.constantFrom("1", "2", "n", "C", "Z", "D", "E", "G")
   const messages = fc.array(
@@ -108,6 +118,12 @@ describe("what comes from the server", () => {
     const row = message("D", "a long row")
     assert.deepStrictEqual(Buffer.concat(protocol.incoming(row.subarray(0, 9))), row.subarray(0, 9))
     assert.deepStrictEqual(Buffer.concat(protocol.incoming(row.subarray(9))), row.subarray(9))
+  })
+
+  it("tells with which SQLSTATE the server ended the session, however it is cut", () => {
+    const fatal = Buffer.concat([message("D", "row"), error("FATAL", "25P04")])
+    for (let cut = 0; cut <= fatal.length; cut++) assert.strictEqual(endedBy(fatal, cut), "25P04")
+    assert.strictEqual(endedBy(Buffer.concat([error("ERROR", "57014"), message("Z", "E")]), 0), undefined)
   })
 
   it("leaves a length that cannot be to the driver", () => {
