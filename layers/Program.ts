@@ -1,6 +1,6 @@
 /** The program: the command line on Node, with the real parts. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Effect, Layer } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { readFileSync } from "node:fs"
 import { findPackageJSON } from "node:module"
 import * as Cli from "../src/Cli.ts"
@@ -9,6 +9,7 @@ import * as Progress from "../src/Progress.ts"
 import * as ConfigFile from "./ConfigFile.ts"
 import * as Failpoint from "./Failpoint.ts"
 import * as Live from "./Live.ts"
+import * as StatusLine from "./StatusLine.ts"
 
 /** Of the nearest package.json, which is this package's from the sources and from `dist` alike. */
 const version = (): string => {
@@ -18,11 +19,16 @@ const version = (): string => {
 }
 
 /** A person in front of a terminal sees how far catching up has come. */
-const run = Effect.suspend(() =>
-  Connector.run(
-    process.stderr.isTTY ? Progress.make((text) => Effect.sync(() => process.stderr.write(text))) : () => Effect.void
+const run = Effect.suspend(() => {
+  if (!process.stderr.isTTY || process.env["TERM"] === "dumb") return Connector.run(() => Effect.void)
+  const line = StatusLine.make(process.stderr)
+  return Effect.flatMap(Console.Console, (console) =>
+    Connector.run(Progress.make(line)).pipe(
+      Effect.ensuring(line.end),
+      Effect.provideService(Console.Console, line.above(console))
+    )
   )
-)
+})
 
 export const main = () =>
   Cli.run({

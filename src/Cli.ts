@@ -84,13 +84,16 @@ const fromFlags = (values: { readonly [name: string]: Option.Option<string> }): 
 const logFormats = ["auto", "pretty", "logfmt", "json"] as const
 
 /** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
-const layerLogger = (format: (typeof logFormats)[number], isTerminal: boolean): Layer.Layer<never> => {
+const layerLogger = (
+  format: (typeof logFormats)[number],
+  { isTerminal, variables }: Pick<Parts<never, never, never>, "isTerminal" | "variables">
+): Layer.Layer<never> => {
   const isPretty = format === "pretty" || (format === "auto" && isTerminal)
   const logger =
     format === "json"
       ? Logger.withConsoleError(Logger.formatJson)
       : isPretty
-        ? Logger.consolePretty()
+        ? Logger.consolePretty({ colors: isTerminal && !(variables["NO_COLOR"] ?? "") && variables["TERM"] !== "dumb" })
         : Logger.withConsoleError(Logger.formatLogFmt)
   return Layer.merge(Logger.layer([logger, Logger.tracerLogger]), Layer.succeed(Logger.LogToStderr, true))
 }
@@ -175,7 +178,7 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
     }),
     Command.withDescription("Applies the PostgreSQL changes of a Fluvio topic to another PostgreSQL, exactly once"),
     Command.withSubcommands(parts.demo === undefined ? [run] : [run, demo(parts.demo)]),
-    Command.provide(({ logFormat }) => layerLogger(logFormat, parts.isTerminal))
+    Command.provide(({ logFormat }) => layerLogger(logFormat, parts))
   )
 }
 

@@ -21,19 +21,40 @@ const timeLeft = (seconds: number): string =>
       ? `${Math.floor(seconds / 60)} min ${Math.ceil(seconds % 60)} s`
       : `${Math.floor(seconds / 3600)} h ${Math.ceil((seconds % 3600) / 60)} min`
 
-/** One line without an end: `████████░░░░ 42 % · 840,000 of 2,000,000 records · 161,000/s · 7 s left`. */
-export const render = ({ done, seconds, total }: Progressed): string => {
+/** A narrower bar says nothing. */
+const leastBarWidth = 8
+
+/**
+ * One line that fits into so many columns: `████████░░░░ 42 % · 840,000 of 2,000,000 records · 161,000/s · 7 s left`. Where
+ * there is less room the bar is shorter, and then the rate and the records are left out.
+ */
+export const render = ({ done, seconds, total }: Progressed, columns: number): string => {
   const share = total === 0 ? 1 : Math.min(done / total, 1)
-  const full = Math.round(share * barWidth)
   const rate = seconds > 0 ? done / seconds : 0
-  const left = rate > 0 ? ` · ${timeLeft(Math.max(total - done, 0) / rate)} left` : ""
-  const bar = "█".repeat(full) + "░".repeat(barWidth - full)
+  const percent = `${Math.floor(share * 100)} %`
   const counts = `${number.format(Math.min(done, total))} of ${number.format(total)} records`
-  return `${bar} ${Math.floor(share * 100)} % · ${counts} · ${number.format(Math.round(rate))}/s${left}`
+  const speed = `${number.format(Math.round(rate))}/s`
+  const left = rate > 0 ? [`${timeLeft(Math.max(total - done, 0) / rate)} left`] : []
+  for (const parts of [[percent, counts, speed, ...left], [percent, counts, ...left], [percent, ...left], [percent]]) {
+    const text = parts.join(" · ")
+    // Some terminals break the line as soon as its last column is written to.
+    const room = columns - 1 - " ".length - text.length
+    if (room < leastBarWidth) continue
+    const width = Math.min(barWidth, room)
+    const full = Math.round(share * width)
+    return `${"█".repeat(full)}${"░".repeat(width - full)} ${text}`
+  }
+  return percent
 }
 
-/** Listens to committed groups and draws over one line until the end that the log had at the start is reached. */
-export const make = (write: (text: string) => Effect.Effect<void>) => {
+/** Where progress is shown: one line, which is drawn anew each time. */
+export interface Line {
+  readonly columns: () => number
+  readonly draw: (text: string, isLast: boolean) => Effect.Effect<void>
+}
+
+/** Listens to committed groups and draws one line until the end that the log had at the start is reached. */
+export const make = ({ columns, draw }: Line) => {
   let done = 0
   let course: { readonly end: number; readonly total: number; readonly started: number } | undefined
   let isCaughtUp = false
@@ -51,7 +72,7 @@ export const make = (write: (text: string) => Effect.Effect<void>) => {
       const seconds = now - course.started
       // A log that was nearly read at the start needs no bar.
       if (isCaughtUp && seconds < 1) return
-      yield* write(`\r\u001B[2K${render({ done, total: course.total, seconds })}${isCaughtUp ? "\n" : ""}`)
+      yield* draw(render({ done, total: course.total, seconds }, columns()), isCaughtUp)
     },
     // Without the end of the log there is no picture yet; the connector itself reports what is wrong.
     (drawing) => Effect.ignore(drawing)

@@ -138,7 +138,12 @@ const onError = (what: string) =>
   })
 
 export const settings = {
-  name: setting(text("a name"), "fluvio-postgres-sink", "Name of this connector in logs and metrics", { flag: "name" }),
+  name: setting(
+    text("a name"),
+    "fluvio-postgres-sink",
+    "Name of this connector's sessions in the target (application_name)",
+    { flag: "name" }
+  ),
   topic: required(topicName, "Topic to read", { flag: "topic" }),
   partition: setting(natural(0, 0x7fffffff), "0", "Partition to read; the order of transactions holds within one", {
     flag: "partition"

@@ -103,7 +103,8 @@ const until = <A, E>(what: string, look: Effect.Effect<A, E>, isIt: (seen: A) =>
   )
 
 const number = new Intl.NumberFormat("en")
-const lineWidth = 84
+/** A terminal of 80 columns shows every line whole. */
+const lineWidth = 79
 
 const seconds = (duration: Duration.Duration): string => `${Duration.toSeconds(duration).toFixed(1)} s`
 
@@ -141,8 +142,8 @@ interface Parts {
   readonly targetUrl: Redacted.Redacted<string>
   readonly sink: SinkProcess.SinkProcess
   readonly progress: Effect.Effect<Progress, Database.DatabaseError>
-  /** Fails when a part fails that should run until the end. */
-  readonly broken: Effect.Effect<never, DemoError>
+  /** Fails when the way from the source to the topic fails. */
+  readonly sending: Effect.Effect<never, DemoError>
 }
 
 const server = Effect.fnUntraced(function* (name: string) {
@@ -174,7 +175,7 @@ const start = Effect.fn("Demo.start")(function* (
   )
   const broker = yield* step(
     Effect.tap(Broker.spawn(), (broker) => broker.createTopic(place.topic)),
-    ({ endpoint }) => `a Fluvio cluster for development, on ${endpoint}, with the topic ${place.topic}`
+    ({ endpoint }) => `a Fluvio cluster for development, on ${endpoint}, topic ${place.topic}`
   )
 
   for (const statement of [...Workload.types, ...Workload.tables]) yield* source.database.query(statement)
@@ -202,7 +203,7 @@ const start = Effect.fn("Demo.start")(function* (
     targetUrl: target.url,
     sink,
     progress: Effect.map(appliedIn(target.database), (applied) => ({ applied, ahead: produced - applied })),
-    broken: Effect.raceFirst(Fiber.join(sending), sink.ended)
+    sending: Fiber.join(sending)
   }
 })
 
@@ -218,11 +219,11 @@ const killTwice = Effect.fn("Demo.killTwice")(function* (
     yield* sink.kill
     const { ahead, applied } = yield* progress
     yield* note(
-      `✗ killed the sink with SIGKILL after record ${number.format(applied)}, with ${number.format(ahead)} ahead of it`
+      `✗ killed the sink with SIGKILL after record ${number.format(applied)}, ${number.format(ahead)} ahead of it`
     )
     const waiting = yield* until("a backlog for the sink", progress, ({ ahead }) => ahead >= recordsAheadAtStart)
     const pid = yield* sink.start
-    yield* note(`↻ started it again (${pid}), with ${number.format(waiting.ahead)} records ahead of it`)
+    yield* note(`↻ started it again (${pid}), ${number.format(waiting.ahead)} records ahead of it`)
     onKilled(count)
   }
 })
@@ -332,21 +333,24 @@ const show = Effect.fn("Demo.show")(function* (parts: Parts, { driver }: DemoOpt
   if (examples.length > 0) yield* say("")
   yield* say(
     `  ${plural(result.differences, "difference")} · ${plural(result.tables, "table")} · ${plural(result.rows, "row")} · ` +
-      `${plural(result.changes, "change")} · ${number.format(result.changes_per_second)} changes/s · ${plural(result.kills, "kill")}`
+      `${plural(result.kills, "kill")}\n` +
+      `  ${plural(result.changes, "change")}, ${number.format(result.changes_per_second)} a second`
   )
   return result
 })
 
 const invitation = ({ sourceUrl, targetUrl }: Parts): ReadonlyArray<string> => [
   "",
-  "  Everything keeps running: type SQL into the source and see it arrive in the target.",
+  "  Everything keeps running: type SQL into the source, and see it arrive.",
   "",
-  `    source:  psql '${Redacted.value(sourceUrl)}'`,
-  `    target:  psql '${Redacted.value(targetUrl)}'`,
+  "  source:",
+  `  psql '${Redacted.value(sourceUrl)}'`,
+  "  target:",
+  `  psql '${Redacted.value(targetUrl)}'`,
   "",
-  "  For example, in the source:  CREATE TABLE hello (id int PRIMARY KEY, word text);",
-  "                               INSERT INTO hello VALUES (1, 'world');",
-  "           and in the target:  TABLE hello;",
+  "  In the source:  CREATE TABLE hello (id int PRIMARY KEY, word text);",
+  "                  INSERT INTO hello VALUES (1, 'world');",
+  "  In the target:  TABLE hello;",
   "",
   "  Ctrl-C ends it and leaves nothing behind."
 ]
@@ -354,6 +358,40 @@ const invitation = ({ sourceUrl, targetUrl }: Parts): ReadonlyArray<string> => [
 const showLog = Effect.fnUntraced(function* (sink: SinkProcess.SinkProcess) {
   const lines = yield* sink.log
   if (lines.length > 0) yield* Console.error(["", "The last lines of the sink's log:", ...lines, ""].join("\n"))
+})
+
+/** Somebody presses Enter, or sends SIGUSR2 where there is no terminal. */
+const asked = Effect.callback<void>((resume) => {
+  const go = () => resume(Effect.void)
+  process.stdin.once("data", go)
+  process.once("SIGUSR2", go)
+  return Effect.sync(() => {
+    process.stdin.off("data", go).pause()
+    process.off("SIGUSR2", go)
+  })
+})
+
+/** From the connector's one message on, which is the last thing that it says. */
+const lastWords = (lines: ReadonlyArray<string>) =>
+  lines.slice(
+    Math.max(
+      0,
+      lines.findLastIndex((line) => line.startsWith("fluvio-postgres-sink: "))
+    )
+  )
+
+/** Whoever plays may stop the sink by what they do: then they read why, resolve it, and start it again. */
+const serve = Effect.fn("Demo.serve")(function* ({ sink }: Parts, { note, say }: Screen) {
+  for (;;) {
+    yield* Effect.flip(sink.ended)
+    yield* say("")
+    yield* note("✗ the sink has stopped; both databases and the topic keep running:")
+    for (const line of lastWords(yield* sink.log)) yield* say(`    ${line}`)
+    yield* note("Resolve it in the databases, then press Enter to start the sink again")
+    yield* note(`(or, without a terminal: kill -USR2 ${process.pid}).`)
+    yield* asked
+    yield* note(`↻ started it again (${yield* sink.start})`)
+  }
 })
 
 /** Runs the demo. It ends without a process or a temporary folder left, however it ends. */
@@ -368,9 +406,11 @@ export const demo = Effect.fn("Demo.demo")(function* (options: DemoOptions): Eff
       if (!result.ok) return yield* new DatabasesDiffer({ differences: result.differences })
       if (!options.serve) return
       for (const line of invitation(parts)) yield* output.say(line)
-      yield* Effect.never
     })
-    yield* Effect.raceFirst(showing, parts.broken).pipe(
+    const playing = Effect.raceFirst(showing, parts.sink.ended).pipe(
+      Effect.andThen(options.serve ? serve(parts, output) : Effect.void)
+    )
+    yield* Effect.raceFirst(playing, parts.sending).pipe(
       Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : showLog(parts.sink)))
     )
   }).pipe(Effect.scoped)

@@ -13,6 +13,7 @@ import {
   FluvioTlsError,
   FluvioUnreachable,
   LeaderMoved,
+  partitionsOf,
   TopicNotFound
 } from "../../src/stream/FluvioConsumer.ts"
 import { type Address, type Cluster, formatAddress, type Tls } from "./Profile.ts"
@@ -79,6 +80,12 @@ const isTlsFailure = (code: string): boolean =>
     code
   )
 
+/** OpenSSL names what it read as the wrong version of TLS, when it was no TLS at all. */
+const tlsReasonOf = (error: NodeJS.ErrnoException): string =>
+  /WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST/.test(error.code ?? "")
+    ? "the server does not speak TLS"
+    : error.message
+
 /** A host with several addresses fails with all their errors in one, whose own message is empty. */
 const reasonOf = (cause: unknown): string =>
   cause instanceof AggregateError
@@ -86,6 +93,16 @@ const reasonOf = (cause: unknown): string =>
     : cause instanceof Error
       ? cause.message
       : String(cause)
+
+/** What answers with these first bytes, when it is not a Fluvio server in the clear. */
+const strangerOf = (first: Buffer): string | undefined => {
+  const text = first.toString("latin1", 0, 16)
+  // An alert or a handshake of TLS, version 3.x.
+  if ((first[0] === 0x15 || first[0] === 0x16) && first[1] === 0x03) return "tls"
+  if (/^HTTP\/\d/.test(text)) return "an HTTP server"
+  if (text.startsWith("SSH-")) return "an SSH server"
+  return /^[\t\r\n -~]{4,}$/.test(text) ? "a server that speaks in text" : undefined
+}
 
 const dial = (address: Address, tls: Tls | undefined, spu: string | undefined): Socket => {
   if (tls === undefined) {
@@ -118,6 +135,8 @@ export class Connection {
   private lastId = 0
   private isOpen = false
   private failure: ConnectionError | undefined
+  /** Until the first frame has shown that this is a Fluvio server. */
+  private isStranger = true
 
   constructor(address: Address, tls: Tls | undefined, spu: string | undefined, options: ConnectionOptions) {
     this.endpoint = formatAddress(address)
@@ -134,11 +153,19 @@ export class Connection {
     this.socket.on("error", (error: NodeJS.ErrnoException) => {
       this.fail(
         tls !== undefined && isTlsFailure(error.code ?? "")
-          ? new FluvioTlsError({ endpoint: this.endpoint, reason: error.message })
-          : this.unreachable(reasonOf(error))
+          ? new FluvioTlsError({ endpoint: this.endpoint, reason: tlsReasonOf(error) })
+          : this.unreachable(
+              tls !== undefined && !this.isOpen && error.code === "ECONNRESET"
+                ? "the server closed the connection instead of agreeing on TLS; perhaps it has none"
+                : reasonOf(error)
+            )
       )
     })
-    this.socket.on("close", () => this.fail(this.unreachable("the peer closed the connection")))
+    this.socket.on("close", () => {
+      const hint =
+        this.isStranger && tls === undefined && this.isOpen ? " before it answered; perhaps it expects TLS" : ""
+      this.fail(this.unreachable(`the peer closed the connection${hint}`))
+    })
   }
 
   private unreachable(reason: string): FluvioUnreachable {
@@ -148,7 +175,14 @@ export class Connection {
   private receive(chunk: Buffer): void {
     let operation = "reading"
     try {
+      const stranger = this.isStranger ? strangerOf(chunk) : undefined
+      if (stranger === "tls") {
+        const reason = "the server speaks TLS, and this connector was told of none"
+        return this.fail(new FluvioTlsError({ endpoint: this.endpoint, reason }))
+      }
+      if (stranger !== undefined) throw new ProtocolViolation(`it is ${stranger}, and no Fluvio server`)
       for (const frame of this.splitter.push(chunk)) {
+        this.isStranger = false
         const id = correlationIdOf(frame)
         const waiter = this.waiters.get(id)
         if (waiter !== undefined) {
@@ -368,11 +402,15 @@ const publicAddress = ({ publicEndpoint: { ingress, port } }: SpuMetadata["spec"
 /** Asks the controller for a partition, and for the SPU that leads it if there is one. */
 const lookup = Effect.fn("Connection.lookup")(function* (cluster: Cluster, place: Place, options: ConnectionOptions) {
   const controller = yield* connectController(cluster, options)
-  const partitions = yield* controller.request(Partition.list, everything)
+  const listed = yield* controller.request(Partition.list, everything)
   const name = `${place.topic}-${place.partition}`
-  const partition = partitions.find((candidate) => candidate.name === name)
+  const partition = listed.find((candidate) => candidate.name === name)
   if (partition === undefined) {
-    return yield* new TopicNotFound(place)
+    const partitions = partitionsOf(
+      place.topic,
+      listed.map((candidate) => candidate.name)
+    )
+    return yield* new TopicNotFound({ ...place, partitions })
   }
   const spus = yield* controller.request(Spu.list, everything)
   return { partition, leader: spus.find(({ spec }) => spec.id === partition.spec.leader) }

@@ -101,6 +101,12 @@ export const addressOf = ({ hostname, port, searchParams }: URL): Address => ({
   port: Number(searchParams.getAll("port").at(-1) ?? (port || 5432))
 })
 
+const nameOf = (url: URL): string => {
+  const { host, port } = addressOf(url)
+  const database = url.searchParams.get("dbname") ?? decodeURIComponent(url.pathname.slice(1))
+  return `${host.includes(":") ? `[${host}]` : host}:${port}, ${database === "" ? "the role's own database" : `database ${database}`}`
+}
+
 /**
  * A pool of three: the one that applies, the one that holds the advisory lock, and one for status and operators.
  *
@@ -112,7 +118,11 @@ export const layer: Layer.Layer<
   PgClient.PgClient | SqlClient.SqlClient,
   ConnectorConfigError | SqlFailure.SqlFailure,
   ConnectorConfig
-> = Layer.merge(
+> = Layer.mergeAll(
+  Layer.effect(
+    SqlFailure.TargetName,
+    Effect.map(ConnectorConfig, ({ url }) => nameOf(new URL(Redacted.value(url))))
+  ),
   // A setting for poolers; some lose the count of what answers a COPY that fails.
   Layer.effect(
     TakesCopy,
@@ -131,7 +141,7 @@ export const layer: Layer.Layer<
         ...(url.username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
         stream: () => new TargetSocket(address, tls),
         ssl: false,
-        ...(searchParams.has("application_name") ? {} : { applicationName: "fluvio-postgres-sink" }),
+        ...(searchParams.has("application_name") ? {} : { applicationName: config.name }),
         ...(searchParams.has("connect_timeout") ? {} : { connectTimeout: Duration.seconds(10) }),
         maxConnections: 3,
         prepare: config.target.prepare,

@@ -111,11 +111,23 @@ export const refusalAt = (
 }
 
 /** The cluster does not know the topic or the partition. */
-export class TopicNotFound extends Schema.TaggedError<TopicNotFound>()("TopicNotFound", place) {
+export class TopicNotFound extends Schema.TaggedError<TopicNotFound>()("TopicNotFound", {
+  ...place,
+  /** The topic's partitions, where the cluster named them; none if it does not know the topic. */
+  partitions: Schema.optionalKey(Schema.Array(Schema.Natural))
+}) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "create it with `fluvio topic create <topic>`, or correct `topic` or `consumer.partition`"
+  get remedy() {
+    const known = this.partitions ?? []
+    return known.length > 0
+      ? `set \`partition\` to ${known.length === 1 ? known[0] : `one of ${known.join(", ")}`}`
+      : `create it with \`fluvio topic create ${this.topic}\`, or correct \`topic\``
+  }
   override get message() {
-    return `${this.topic}-${this.partition} does not exist`
+    const known = this.partitions ?? []
+    return known.length > 0
+      ? `the topic ${this.topic} has no partition ${this.partition}; it has ${known.join(", ")}`
+      : `the cluster does not know the topic ${this.topic}${this.partitions === undefined ? `, or its partition ${this.partition}` : ""}`
   }
 }
 
@@ -140,7 +152,7 @@ export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchToo
   limit: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "raise `consumer.maxBytes` above the size of the batch; the process needs a few times that memory"
+  readonly remedy = "raise `consumer.max-bytes` above the size of the batch; the process needs a few times that memory"
   override get message() {
     return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} has ${this.bytes} bytes, more than the ${this.limit} allowed`
   }
@@ -205,7 +217,8 @@ export class FluvioProtocolError extends Schema.TaggedError<FluvioProtocolError>
   reason: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "check that the endpoint is a Fluvio cluster of version 0.11 to 0.18"
+  readonly remedy =
+    "set `consumer.endpoint` (or the active Fluvio profile) to the public endpoint of a Fluvio cluster of version 0.11 to 0.18, which is port 9003 by default"
   override get message() {
     return `${this.endpoint} answered ${this.operation} with something unexpected: ${this.reason}`
   }
@@ -218,7 +231,7 @@ export class FluvioTlsError extends Schema.TaggedError<FluvioTlsError>()("Fluvio
 }) {
   readonly isRetryable = isRetryable(this)
   readonly remedy =
-    "correct the `tls` section of the Fluvio profile (domain, ca_cert, cert, key), or renew the certificate"
+    "correct the `tls` section of the Fluvio profile (tls_policy, domain, ca_cert, cert, key) and leave `consumer.endpoint` out, or renew the certificate"
   override get message() {
     return `TLS with ${this.endpoint} failed: ${this.reason}`
   }
@@ -262,6 +275,14 @@ export type FluvioError =
   | FluvioTlsError
   | FluvioProfileError
   | DriverLimit
+
+/** Which partitions a topic has, by the names that the cluster gives to partitions, such as `orders-0`. */
+export const partitionsOf = (topic: string, names: ReadonlyArray<string>): ReadonlyArray<number> =>
+  names
+    .flatMap((name) => (name.startsWith(`${topic}-`) ? [name.slice(topic.length + 1)] : []))
+    .filter((number) => /^\d+$/.test(number))
+    .map(Number)
+    .toSorted((a, b) => a - b)
 
 /**
  * One partition of one topic.

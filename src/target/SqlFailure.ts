@@ -4,7 +4,7 @@
  * PostgreSQL's own message and detail may quote row values (`Key (id)=(42) already exists`), so they stay behind here;
  * names of constraints, tables and columns, and the SQLSTATE with its condition in English, go on.
  */
-import { Cause, Effect, Option, Predicate, Schema } from "effect"
+import { Cause, Context, Effect, Option, Predicate, Schema } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 
 export const SqlFailureClass = Schema.Literals([
@@ -69,7 +69,12 @@ const conditions: { readonly [sqlState: string]: Condition } = {
   "22P05": { name: "character not translatable to the target's encoding", class: "data" },
   "23502": { name: "not-null violation", class: "constraint" },
   "23503": { name: "foreign key violation", class: "constraint" },
-  "23505": { name: "unique violation", class: "constraint" },
+  "23505": {
+    name: "unique violation",
+    class: "constraint",
+    remedy:
+      "if the tables were filled before the connector first started, as by a copy, set `existing-row: update` until it has caught up; else correct the row or the index in the target, or set the transaction aside with `on-error.constraint: quarantine`"
+  },
   "23514": { name: "check violation", class: "constraint" },
   "23P01": { name: "exclusion violation", class: "constraint" },
   "25006": {
@@ -217,6 +222,8 @@ export class SqlFailure extends Schema.TaggedError<SqlFailure>()("SqlFailure", {
   schema: Schema.UndefinedOr(Schema.String),
   table: Schema.UndefinedOr(Schema.String),
   column: Schema.UndefinedOr(Schema.String),
+  /** What could not be connected to. */
+  target: Schema.optionalKey(Schema.String),
   isRetryable: Schema.Boolean,
   remedy: Schema.String
 }) {
@@ -227,7 +234,7 @@ export class SqlFailure extends Schema.TaggedError<SqlFailure>()("SqlFailure", {
       this.constraint === undefined ? [] : `constraint ${this.constraint}`
     ].flat()
     const state = this.sqlState === undefined ? [] : `SQLSTATE ${this.sqlState}`
-    const facts = [state, names].flat().join(", ")
+    const facts = [state, names, this.target ?? []].flat().join(", ")
     return facts === "" ? this.condition : `${this.condition} (${facts})`
   }
 }
@@ -244,15 +251,24 @@ const conditionOf = (error: SqlError, code: string | undefined): Condition => {
   if (error.reason.message?.endsWith("Server refused TLS") === true) {
     return { name: "the target does not offer TLS", class: "tls" }
   }
-  if (Predicate.isTagged(error.reason, "ConnectionError"))
-    return { name: "the connection to the target was lost", class: "connection" }
+  if (Predicate.isTagged(error.reason, "ConnectionError")) {
+    const isOpen = error.reason.operation !== "connect"
+    return { name: `the connection to the target ${isOpen ? "was lost" : "could not be opened"}`, class: "connection" }
+  }
   if (Predicate.isTagged(error.reason, "AuthenticationError"))
     return { name: "the login to the target failed", class: "authentication" }
   return unknown
 }
 
+/** How messages name the target: its host, port and database, and never who logs in to it. */
+export const TargetName = Context.Reference<string | undefined>("fluvio-postgres-sink/TargetName", {
+  defaultValue: () => undefined
+})
+
+const concernsTarget: ReadonlySet<SqlFailureClass> = new Set(["connection", "authentication", "tls"] as const)
+
 /** The facts of a driver's error: what class it is of, whether trying again may help, and what resolves it. */
-export const fromSqlError = (error: SqlError): SqlFailure => {
+export const fromSqlError = (error: SqlError, target?: string): SqlFailure => {
   const fields = Option.getOrElse(readFields(error.reason.cause), (): typeof Fields.Type => ({}))
   const condition = conditionOf(error, fields.code)
   return new SqlFailure({
@@ -263,6 +279,7 @@ export const fromSqlError = (error: SqlError): SqlFailure => {
     schema: fields.schema,
     table: fields.table,
     column: fields.column,
+    ...(target !== undefined && concernsTarget.has(condition.class) ? { target } : {}),
     isRetryable: condition.isRetryable ?? retryable.has(condition.class),
     remedy: condition.remedy ?? remedies[condition.class]
   })
@@ -279,16 +296,20 @@ export const fromSqlError = (error: SqlError): SqlFailure => {
 export const typed = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, Exclude<E, SqlError> | SqlFailure, R> =>
-  Effect.catchCause(effect, (cause: Cause.Cause<E>): Effect.Effect<never, Exclude<E, SqlError> | SqlFailure> => {
-    const lost = cause.reasons.flatMap((reason) =>
-      Cause.isDieReason(reason) && isSqlError(reason.defect) ? fromSqlError(reason.defect) : []
-    )
-    if (lost.length === 0) {
-      return Effect.failCause(
-        Cause.map(cause, (error) => (isSqlError(error) ? fromSqlError(error) : (error as Exclude<E, SqlError>)))
+  Effect.catchCause(effect, (cause: Cause.Cause<E>) =>
+    Effect.flatMap(TargetName, (target): Effect.Effect<never, Exclude<E, SqlError> | SqlFailure> => {
+      const lost = cause.reasons.flatMap((reason) =>
+        Cause.isDieReason(reason) && isSqlError(reason.defect) ? fromSqlError(reason.defect, target) : []
       )
-    }
-    const interrupts = cause.reasons.filter(Cause.isInterruptReason)
-    if (interrupts.length > 0) return Effect.failCause(Cause.fromReasons(interrupts))
-    return Effect.fail(lost.find((failure) => failure.sqlState !== undefined) ?? lost[0])
-  })
+      if (lost.length === 0) {
+        return Effect.failCause(
+          Cause.map(cause, (error) =>
+            isSqlError(error) ? fromSqlError(error, target) : (error as Exclude<E, SqlError>)
+          )
+        )
+      }
+      const interrupts = cause.reasons.filter(Cause.isInterruptReason)
+      if (interrupts.length > 0) return Effect.failCause(Cause.fromReasons(interrupts))
+      return Effect.fail(lost.find((failure) => failure.sqlState !== undefined) ?? lost[0])
+    })
+  )

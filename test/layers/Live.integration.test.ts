@@ -12,31 +12,31 @@ import { TestPostgres } from "../postgres.ts"
 const pet = relationOf()
 const transaction = (n: number) => log(begin(n), relation(pet), insert(pet.id, [int4(n), text(`n${n}`)]), commit(n))
 
-layer(TestPostgres.layer(), { excludeTestServices: true })("A program with a SqlClient of its own", (it) => {
-  /** Applies one group with a client of these options, and gives what the program itself reads with it. */
-  const applyOne = (
-    url: Redacted.Redacted<string>,
-    records: Context.Context<Log>,
-    options: Omit<PgClient.PgPoolConfig, "url">,
-    settings: object = {}
-  ) =>
-    Effect.gen(function* () {
-      yield* Connector.groups.pipe(Stream.take(1), Stream.runDrain)
-      const sql = yield* PgClient.PgClient
-      return yield* sql`SELECT id AS pet_id FROM pets ORDER BY id`
-    }).pipe(
-      Effect.provide(
-        PgOffsetStore.layer.pipe(
-          Layer.provideMerge(PgClient.layer({ url, ...options })),
-          Layer.provideMerge(
-            ConnectorConfig.layerFrom([fromObject({ topic: "mock", url: Redacted.value(url), ...settings })])
-          ),
-          Layer.provideMerge(Layer.succeedContext(records))
-        )
-      ),
-      Effect.scoped
-    ) as Effect.Effect<ReadonlyArray<object>, Connector.ConnectorError>
+/** Applies one group with a client of these options, and gives what the program itself reads with it. */
+const applyOne = (
+  url: Redacted.Redacted<string>,
+  records: Context.Context<Log>,
+  options: Omit<PgClient.PgPoolConfig, "url">,
+  settings: object = {}
+) =>
+  Effect.gen(function* () {
+    yield* Connector.groups.pipe(Stream.take(1), Stream.runDrain)
+    const sql = yield* PgClient.PgClient
+    return yield* sql`SELECT id AS pet_id FROM pets ORDER BY id`
+  }).pipe(
+    Effect.provide(
+      PgOffsetStore.layer.pipe(
+        Layer.provideMerge(PgClient.layer({ url, ...options })),
+        Layer.provideMerge(
+          ConnectorConfig.layerFrom([fromObject({ topic: "mock", url: Redacted.value(url), ...settings })])
+        ),
+        Layer.provideMerge(Layer.succeedContext(records))
+      )
+    ),
+    Effect.scoped
+  ) as Effect.Effect<ReadonlyArray<object>, Connector.ConnectorError>
 
+layer(TestPostgres.layer(), { excludeTestServices: true })("A program with a SqlClient of its own", (it) => {
   it.effect("may let it rename columns and queries, for its own statements only", () =>
     Effect.gen(function* () {
       const database = yield* TestPostgres.database

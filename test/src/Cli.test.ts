@@ -15,6 +15,7 @@ class Failed extends Schema.TaggedError<Failed>()("Failed", { remedy: Schema.Str
 interface Script {
   readonly variables?: { readonly [name: string]: string }
   readonly file?: object
+  readonly isTerminal?: boolean
   readonly run?: Effect.Effect<void, Failed | FluvioError>
 }
 
@@ -32,7 +33,7 @@ const invoke = (script: Script, ...args: ReadonlyArray<string>) =>
     const exit = yield* Cli.run({
       version: "9.8.7",
       variables: script.variables ?? {},
-      isTerminal: false,
+      isTerminal: script.isTerminal ?? false,
       readConfigFile: (path) =>
         script.file === undefined
           ? Effect.fail(new ConnectorConfigError({ key: path, reason: "cannot be read", remedy: "create it" }))
@@ -212,6 +213,22 @@ describe("Cli", () => {
       assert.deepInclude(JSON.parse(json.err), { level: "INFO", message: "applying" })
       const quiet = yield* invoke({}, "run", ...topicAndUrl, "--log-level", "error")
       assert.strictEqual(quiet.err, "")
+    })
+  )
+
+  it.effect("colours what a person reads, unless NO_COLOR asks for none", () =>
+    Effect.gen(function* () {
+      const escape = "\u001B["
+      const isColoured = (script: Script, ...more: ReadonlyArray<string>) =>
+        Effect.map(invoke(script, "run", ...topicAndUrl, ...more), ({ err }) => {
+          assert.include(err, "applying")
+          return err.includes(escape)
+        })
+      assert.isTrue(yield* isColoured({ isTerminal: true }))
+      assert.isTrue(yield* isColoured({ isTerminal: true, variables: { NO_COLOR: "" } }))
+      assert.isFalse(yield* isColoured({ isTerminal: true, variables: { NO_COLOR: "1" } }))
+      assert.isFalse(yield* isColoured({ isTerminal: true, variables: { TERM: "dumb" } }))
+      assert.isFalse(yield* isColoured({}, "--log-format", "pretty"))
     })
   )
 

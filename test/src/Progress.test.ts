@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Layer } from "effect"
+import * as fc from "fast-check"
 import { FluvioConsumer } from "../../src/stream/FluvioConsumer.ts"
 import { make, render } from "../../src/Progress.ts"
 import type { Applied } from "../../src/Applied.ts"
@@ -8,21 +9,46 @@ import { offset } from "../events.ts"
 describe("render", () => {
   it("shows records, percent, rate and time left", () => {
     assert.strictEqual(
-      render({ done: 500_000, total: 2_000_000, seconds: 5 }),
+      render({ done: 500_000, total: 2_000_000, seconds: 5 }, 100),
       "██████░░░░░░░░░░░░░░░░░░ 25 % · 500,000 of 2,000,000 records · 100,000/s · 15 s left"
     )
   })
 
   it("is complete when nothing lay ahead", () => {
     assert.strictEqual(
-      render({ done: 0, total: 0, seconds: 0 }),
+      render({ done: 0, total: 0, seconds: 0 }, 100),
       "████████████████████████ 100 % · 0 of 0 records · 0/s"
     )
   })
 
   it("says minutes and hours where there are some", () => {
-    assert.include(render({ done: 1, total: 91, seconds: 1 }), "1 min 30 s left")
-    assert.include(render({ done: 1, total: 5401, seconds: 1 }), "1 h 30 min left")
+    assert.include(render({ done: 1, total: 91, seconds: 1 }, 100), "1 min 30 s left")
+    assert.include(render({ done: 1, total: 5401, seconds: 1 }, 100), "1 h 30 min left")
+  })
+})
+
+describe("the width", () => {
+  it("is never more than the terminal has, whatever is to be told", () => {
+    fc.assert(
+      fc.property(
+        fc.nat(),
+        fc.nat(),
+        fc.nat(1e6),
+        fc.integer({ min: 6, max: 200 }),
+        (done, total, seconds, columns) => {
+          assert.isBelow(render({ done, total, seconds }, columns).length, columns)
+        }
+      )
+    )
+  })
+
+  it("costs the bar first, then the rate, then the records", () => {
+    const progressed = { done: 840_000, total: 2_000_000, seconds: 5 }
+    const shown = (columns: number) => render(progressed, columns)
+    assert.strictEqual(shown(80), "████████░░░░░░░░░░░░ 42 % · 840,000 of 2,000,000 records · 168,000/s · 7 s left")
+    assert.strictEqual(shown(60), "█████░░░░░░░ 42 % · 840,000 of 2,000,000 records · 7 s left")
+    assert.strictEqual(shown(40), "██████████░░░░░░░░░░░░░ 42 % · 7 s left")
+    assert.strictEqual(shown(10), "42 %")
   })
 })
 
@@ -37,7 +63,7 @@ describe("make", () => {
         monotonicTimeNanos: Effect.sync(() => BigInt(seconds) * 1_000_000_000n)
       })
       const lines: Array<string> = []
-      const progress = make((text) => Effect.sync(() => lines.push(text)))
+      const progress = make({ columns: () => 80, draw: (text) => Effect.sync(() => void lines.push(text)) })
       const consumer = Layer.mock(FluvioConsumer, {
         topic: "pets",
         partition: 0,

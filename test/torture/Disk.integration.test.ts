@@ -55,7 +55,7 @@ describe("A full disk", () => {
       const { append, connector, isWhole, result, says } = yield* Scene.make({ url, database, settings })
       yield* append(96, mebibyte / 4)
       yield* connector.start
-      yield* says("the target refused the connection; trying again in")
+      yield* says("the target refused the connection (")
 
       yield* disk.resize(256 * mebibyte)
       yield* server.start

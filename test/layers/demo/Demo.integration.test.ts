@@ -54,7 +54,7 @@ const running = (...args: ReadonlyArray<string>) =>
       // The servers may run as another user than we do.
       await chmod(folder, 0o755)
       const child = spawn(process.execPath, [main, "demo", ...args], {
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: ["pipe", "pipe", "pipe"],
         env: { ...process.env, TMPDIR: folder }
       })
       const demo = { child, folder, out: "", err: "", exit: once(child, "close") }
@@ -77,6 +77,7 @@ const running = (...args: ReadonlyArray<string>) =>
             return pattern.test(demo.out + demo.err)
           })
         ),
+      pressEnter: Effect.sync(() => demo.child.stdin.write("\n")),
       signal: (name: NodeJS.Signals) => Effect.sync(() => demo.child.kill(name)),
       /** Waits for the end, and that nothing is left: neither servers, nor a sink, nor a temporary file. */
       end: Effect.promise(async () => {
@@ -114,7 +115,7 @@ describe("demo", () => {
   )
 
   it.live(
-    "keeps running to be played with, also on the vendor's client, and ends with Ctrl-C",
+    "keeps running to be played with, also when the sink stops, and ends with Ctrl-C",
     () =>
       Effect.gen(function* () {
         const demo = yield* running("--serve", "--driver", "client")
@@ -129,11 +130,30 @@ describe("demo", () => {
         )
         assert.deepStrictEqual(yield* arrived, [{ id: "1", word: "world" }])
 
+        // What stops the sink is resolved as it says, and then it goes on.
+        yield* target.query("CREATE TABLE bound (id int PRIMARY KEY CHECK (id < 2))")
+        yield* source.query("CREATE TABLE bound (id int PRIMARY KEY); INSERT INTO bound VALUES (1), (2)")
+        yield* demo.says(
+          /the sink has stopped[^]*public\.bound[^]*check violation[^]*correct the row or the constraint/
+        )
+        yield* target.query("ALTER TABLE bound DROP CONSTRAINT bound_id_check")
+        yield* demo.pressEnter
+        yield* demo.says(/the sink has stopped[^]*started it again/)
+        yield* Effect.promise(() =>
+          eventually(
+            "the rows in the target",
+            async () => (await Effect.runPromise(target.query("TABLE bound"))).length === 2
+          )
+        )
+
         yield* demo.signal("SIGINT")
         const { code, err, out } = yield* demo.end
         assert.strictEqual(code, 0)
         assert.strictEqual(err, "")
         assert.match(out, /0 differences · 8 tables · .* · 2 kills/)
+        const own = out.slice(0, out.indexOf("Ctrl-C")).split("\n")
+        assert.isAbove(own.length, 20)
+        for (const line of own) assert.isBelow(line.length, 80, line)
       }),
     timeout
   )

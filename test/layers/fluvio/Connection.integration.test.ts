@@ -150,15 +150,41 @@ describe("TLS", () => {
     })
   )
 
-  it.live("is missed on either side with a typed error", () =>
+  it.live("is said to be missing on the side where it is missing", () =>
     Effect.gen(function* () {
       const certificate = yield* issue("anybody")
+      // Node's server hangs up, others tell with an alert.
       const plainToTls = yield* Effect.flip(firstRecords(yield* secureCluster(certificate)))
-      assert.include(["FluvioProtocolError", "FluvioUnreachable"], plainToTls.name)
+      assert.instanceOf(plainToTls, Errors.FluvioUnreachable)
+      assert.match(plainToTls.message, /perhaps it expects TLS|reset/)
+      const alert = Buffer.from([0x15, 0x03, 0x03, 0, 2, 2, 0x46])
+      const alerting = yield* listening(createTcpServer((socket) => socket.end(alert)))
+      const told = yield* Effect.flip(firstRecords(`127.0.0.1:${alerting}`))
+      assert.instanceOf(told, Errors.FluvioTlsError)
+      assert.include(told.message, "the server speaks TLS, and this connector was told of none")
       const port = yield* controller(() => ({ port: undefined }))
       // The server takes the greeting for a frame of nonsensical length and hangs up.
       const tlsToPlain = yield* Effect.flip(firstRecords(`127.0.0.1:${port}`, { policy: "anonymous" }))
-      assert.include(["FluvioTlsError", "FluvioUnreachable"], tlsToPlain.name)
+      assert.match(tlsToPlain.message, /perhaps it has none|does not speak TLS/)
+      const http = yield* listening(createTcpServer((socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n")))
+      const tlsToHttp = yield* Effect.flip(firstRecords(`127.0.0.1:${http}`, { policy: "anonymous" }))
+      assert.instanceOf(tlsToHttp, Errors.FluvioTlsError)
+      assert.include(tlsToHttp.message, "the server does not speak TLS")
+    })
+  )
+
+  it.live("that is no Fluvio server at all is named", () =>
+    Effect.gen(function* () {
+      for (const [greeting, reason] of [
+        ["HTTP/1.1 400 Bad Request\r\n\r\n", "it is an HTTP server, and no Fluvio server"],
+        ["SSH-2.0-OpenSSH_9.6\r\n", "it is an SSH server, and no Fluvio server"],
+        ["220 mail.example ESMTP\r\n", "it is a server that speaks in text, and no Fluvio server"]
+      ] as const) {
+        const port = yield* listening(createTcpServer((socket) => socket.end(greeting)))
+        const error = yield* Effect.flip(firstRecords(`127.0.0.1:${port}`))
+        assert.instanceOf(error, Errors.FluvioProtocolError)
+        assert.include(error.message, reason)
+      }
     })
   )
 })

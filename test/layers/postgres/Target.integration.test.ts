@@ -79,7 +79,11 @@ const session = (parameters: { readonly [name: string]: string }, target: { read
 const refusal = (parameters: { readonly [name: string]: string }, target?: { readonly [name: string]: string }) =>
   session(parameters, target).pipe(
     Effect.flip,
-    Effect.map((error) => ({ message: error.message, isRetryable: error.isRetryable }))
+    // What could not be connected to is shown below.
+    Effect.map((error) => ({
+      message: error.message.replace(/ \(127\.0\.0\.1:.*\)$/, ""),
+      isRetryable: error.isRetryable
+    }))
   )
 
 layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) => {
@@ -143,6 +147,60 @@ layer(Layer.merge(TestPostgres.layer(), NodeFileSystem.layer))("Target", (it) =>
         message: "the target's certificate has expired",
         isRetryable: false
       })
+    })
+  )
+
+  it.effect("says what cannot be connected to, and not who logs in", () =>
+    Effect.gen(function* () {
+      const { server } = yield* TestPostgres
+      const attempt = (change: (url: URL) => void) => {
+        const url = new URL(Redacted.value(server.url()))
+        change(url)
+        return Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* SqlFailure.typed(sql`SELECT 1`)
+        }).pipe(
+          Effect.provide(
+            Target.layer.pipe(Layer.provide(ConnectorConfig.layerFrom([fromObject({ topic: "t", url: url.href })])))
+          ),
+          Effect.flip,
+          Effect.tap((error) => Effect.sync(() => assert.notInclude(error.message, url.password))),
+          Effect.map((error) => error.message)
+        )
+      }
+      const { port } = new URL(Redacted.value(server.url()))
+      assert.strictEqual(
+        yield* attempt((url) => {
+          url.port = "1"
+          url.pathname = "/copy"
+        }),
+        "the target refused the connection (127.0.0.1:1, database copy)"
+      )
+      assert.strictEqual(
+        yield* attempt((url) => {
+          url.pathname = "/absent"
+        }),
+        `the target's database does not exist (SQLSTATE 3D000, 127.0.0.1:${port}, database absent)`
+      )
+      assert.strictEqual(
+        yield* attempt((url) => {
+          url.hostname = "absent.invalid"
+          url.pathname = ""
+        }),
+        `the target's host name is not known (absent.invalid:${port}, the role's own database)`
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("gives its sessions the connector's name", () =>
+    Effect.gen(function* () {
+      const { server } = yield* TestPostgres
+      const settings = { topic: "t", url: Redacted.value(server.url()), name: "orders-copy" }
+      const name = Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        return yield* sql`SELECT current_setting('application_name') AS name`
+      }).pipe(Effect.provide(Target.layer.pipe(Layer.provide(ConnectorConfig.layerFrom([fromObject(settings)])))))
+      assert.deepStrictEqual(yield* name, [{ name: "orders-copy" }])
     })
   )
 
