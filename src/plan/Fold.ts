@@ -98,6 +98,7 @@ class KeyedLane {
   private readonly isKeyExact: boolean
   /** That of the updates so far, where keys are not exact: which of two shapes is the later one would be lost. */
   private shape: string | undefined
+  private hasInserted = false
 
   constructor(route: Route) {
     this.route = route
@@ -116,6 +117,7 @@ class KeyedLane {
       const row = change.tuple
       const key = this.keys.numberOf(row)
       if (key < 0 || this.current[key] !== undefined) return false
+      this.hasInserted = true
       this.enter({ offset, origin: undefined, row, key, isKeyChanged: false, isUpdated: false })
       return true
     }
@@ -126,6 +128,7 @@ class KeyedLane {
     const known = this.current[old]
     // The run has moved or deleted this row already: in order, the change would miss its row.
     if (known === undefined && this.met[old] === true) return false
+    if (!this.mayOvertake(known)) return false
     if (change.type === "delete") {
       const entry = known ?? this.meet(old, identity, offset)
       this.leave(entry)
@@ -138,7 +141,7 @@ class KeyedLane {
     const key = this.keys.numberOf(row)
     if (key < 0 || (key !== old && !this.mayMove(key, known))) return false
     if (!this.isKeyExact && (known === undefined || known.origin !== undefined)) {
-      const shape = shapeOf({ isKeyChanged: key !== old || known?.isKeyChanged === true, row })
+      const shape = shapeOf({ isKeyChanged: false, row })
       if (this.shape !== undefined && this.shape !== shape) return false
       this.shape = shape
     }
@@ -171,13 +174,22 @@ class KeyedLane {
   }
 
   /**
-   * A taken key may be a deferred constraint at work; an UPDATE cannot set an ALWAYS identity column; and of two updates
-   * in a chain, one could meet the row that the other has moved, when its own is missing.
+   * A taken key may be a deferred constraint at work, and where equal keys may differ as texts, none is known to be free;
+   * an UPDATE cannot set an ALWAYS identity column; and of two updates in a chain, one could meet the row that the other
+   * has moved, when its own is missing.
    */
   private mayMove(key: number, known: Entry | undefined): boolean {
-    if (this.current[key] !== undefined || this.hasIdentityKey) return false
+    if (this.current[key] !== undefined || this.hasIdentityKey || !this.isKeyExact) return false
     const mover = this.moved.get(key)
     return mover === undefined || mover === known || (known !== undefined && known.origin === undefined)
+  }
+
+  /**
+   * Deletes and updates of rows that the target holds come before the run's inserts. Where equal keys may differ as texts,
+   * an insert that came before them could have met that very row, which is then another one.
+   */
+  private mayOvertake(known: Entry | undefined): boolean {
+    return this.isKeyExact || !this.hasInserted || (known !== undefined && known.origin === undefined)
   }
 
   /** A row leaves its key. A key that was never met has been entered by this run. */

@@ -164,7 +164,8 @@ parameters: { url: "\${{secrets.MY_URL}}" }
   it.effect("refuses values of the wrong shape, by the name that the file gives them", () =>
     Effect.gen(function* () {
       const cases = {
-        [`${minimal}  group: 5`]: /^parameters\.group: expected keys below it: rows, bytes, window, transactions, rest-timeout$/,
+        [`${minimal}  group: 5`]:
+          /^parameters\.group: expected keys below it: rows, bytes, window, transactions, rest-timeout$/,
         [`${minimal}  group:`]: /^parameters\.group: expected keys below it/,
         [`${minimal}  group: { rows: [1] }`]: /^parameters\.group\.rows: expected a whole number/,
         [`${minimal}  group: { rows: { a: 1 } }`]: /^parameters\.group\.rows: expected a whole number/,

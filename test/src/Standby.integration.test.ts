@@ -18,6 +18,8 @@ const holders =
 const hasRows = (database: TestDatabase, count: number) =>
   Effect.map(database.query("SELECT count(*) FROM pets"), ([row]) => row["count"] === String(count))
 
+const isLost = (line: string) => /^Warn: the session that holds .* 57P01\); trying again in/.test(line)
+
 layer(TestPostgres.layer(), { excludeTestServices: true })("Standby on PostgreSQL", (it) => {
   const two = Effect.gen(function* () {
     const database = yield* TestPostgres.database
@@ -51,7 +53,6 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Standby on PostgreSQ
       assert.lengthOf(yield* database.query(holders), 1)
       yield* database.query(`SELECT pg_terminate_backend(pid, 5000) FROM (${holders}) AS holder`)
       // Without anything to apply, and so without a conflict. Whichever asks first has the lock then.
-      const isLost = (line: string) => /^Warn: the session that holds .* 57P01\); trying again in/.test(line)
       yield* eventually(Effect.sync(() => first.logged.some(isLost)))
       yield* eventually(Effect.map(database.query(holders), (rows) => rows.length === 1))
       for (const n of [2, 3, 4, 5]) {

@@ -15,6 +15,8 @@ export interface ConnectorOptions {
   readonly url: Redacted.Redacted<string>
   /** Settings as environment variables; asked anew for each start. */
   readonly settings: Effect.Effect<{ readonly [variable: string]: string }>
+  /** A configuration file, for what only a file can say. */
+  readonly config?: string
   /** Told of each line of the log. */
   readonly onLine: (line: string) => void
 }
@@ -59,6 +61,7 @@ const isFailure = (line: string): boolean => line.startsWith("fluvio-postgres-si
 
 /** The processes end with the scope. */
 export const make = Effect.fn("ConnectorProcess.make")(function* ({
+  config,
   name,
   onLine,
   settings,
@@ -94,7 +97,8 @@ export const make = Effect.fn("ConnectorProcess.make")(function* ({
       ...(yield* settings)
     }
     // Detached: a terminal sends Ctrl-C to its whole foreground group, and the connector ends when the scope says so.
-    const child = spawn(process.execPath, [...nodeOptions, executable, "run", "--log-format", "logfmt"], {
+    const file = config === undefined ? [] : ["--config", config]
+    const child = spawn(process.execPath, [...nodeOptions, executable, "run", "--log-format", "logfmt", ...file], {
       detached: true,
       env,
       stdio: ["ignore", "ignore", "pipe"]

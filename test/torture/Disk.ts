@@ -78,4 +78,6 @@ export const hold = Effect.fn("Disk.hold")(function* ({ folder }: Disk, administ
   yield* administrator.query(`COPY (SELECT) TO PROGRAM 'mkdir -m 700 ${folder}/space'`)
   yield* administrator.query(`CREATE TABLESPACE space LOCATION '${folder}/space'`)
   yield* administrator.query(`ALTER DATABASE ${database} SET TABLESPACE space`)
+  // A crash before the next checkpoint would repeat the move, and with it drop the database's replication slots.
+  yield* administrator.query("CHECKPOINT")
 })

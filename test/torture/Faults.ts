@@ -67,7 +67,7 @@ const endsInOrder = (connector: ConnectorProcess, end: Effect.Effect<End | undef
 const limitFiles = (pid: number | undefined, count: number) =>
   Effect.tryPromise(() => promisify(execFile)("prlimit", ["--pid", String(pid), `--nofile=${count}:`]))
 
-const connectorFaults = ({ clock, first, network, second, target }: Harness): ReadonlyArray<Fault> => {
+const connectorFaults = ({ chained, clock, first, network, second, target }: Harness): ReadonlyArray<Fault> => {
   const sessions = (name: string, condition = "true") =>
     Effect.map(
       target.database.query(`
@@ -159,7 +159,14 @@ const connectorFaults = ({ clock, first, network, second, target }: Harness): Re
         )
       )
     },
-    { name: "started twice", inject: withSecond(pause(800, 2500)) }
+    { name: "started twice", inject: withSecond(pause(800, 2500)) },
+    { name: "the chained one killed", inject: chained.connector.signal("SIGKILL") },
+    {
+      name: "the chained one killed after statement",
+      inject: Effect.flatMap(Random.nextIntBetween(1, 12), (passing) =>
+        Effect.timeout(chained.connector.restartWith({ at: "after statement", passing }), opportunity)
+      )
+    }
   ]
 }
 
@@ -381,13 +388,17 @@ const fluvioFaults = ({ broker, feed, network: { toController, toSpus } }: Harne
   ]
 }
 
-const sourceFaults = ({ feed, source: { database, server } }: Harness): ReadonlyArray<Fault> => {
+const sourceFaults = ({ chained, feed, source: { database, server } }: Harness): ReadonlyArray<Fault> => {
   const restart = (stop: Effect.Effect<void, unknown>) =>
     Effect.andThen(stop, pause(0, 1000)).pipe(Effect.ensuring(surely(server.start)))
   return [
     { name: "inbound ended in mid-transaction", inject: Effect.timeout(feed.suffer("middle"), opportunity) },
     { name: "inbound ended before it confirmed", inject: Effect.timeout(feed.suffer("behind"), opportunity) },
     { name: "inbound restarted", inject: during(feed.stop, feed.start, 0, 1500) },
+    ...(["middle", "behind", "twice"] as const).map((mishap) => ({
+      name: `the chain's inbound: ${mishap}`,
+      inject: Effect.timeout(chained.feed.suffer(mishap), opportunity)
+    })),
     {
       name: "replication session terminated",
       inject: database.query("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")

@@ -2,6 +2,10 @@
  * Everything that a run needs: a source, its inbound connector and a broker in a process of its own, the executable
  * under test with a disturbed network on both of its sides, its target, and the oracle, which is a native subscription of
  * PostgreSQL to the same source.
+ *
+ * The target is itself the source of a chain: all of its tables are published, the connector's own among them, and a
+ * third connector applies them to a database of its own, as a role without any privilege, without one of the columns,
+ * and with a trigger that sees each row.
  */
 import { Effect, FileSystem, Redacted, Schedule } from "effect"
 import * as Broker from "../../layers/embedded/Broker.ts"
@@ -16,6 +20,12 @@ import * as Load from "./Load.ts"
 import * as NetworkFault from "./NetworkFault.ts"
 
 export const place = { topic: "torture", partition: 0 }
+
+/** Where the target's own changes go. */
+const chain = { topic: "chain", partition: 0 }
+
+/** What the chained connector leaves out. */
+export const excluded = { table: "customer", column: "score" }
 
 /** SPUs, of which the first leads to begin with. */
 export const spus = 2
@@ -67,9 +77,33 @@ const makeOracle = Effect.fn("Harness.oracle")(function* (source: Redacted.Redac
   return { url, database }
 })
 
+/**
+ * What a published table must have that an operator gives it, because the target's copy has no identity of its own: tables
+ * without a key, and one whose key is an index.
+ */
+const published = Load.tables
+  .filter((statement) => /TABLE (?:visit|voucher|ledger_entry)\b|INDEX voucher_code/.test(statement))
+  .join(";")
+
+/** Sees each change of a table, as the triggers of an ordinary role's tables do. */
+const audit = `
+  CREATE TABLE ledger_left (id int4 PRIMARY KEY, balance int8 NOT NULL);
+  CREATE TABLE audit (amount int8 NOT NULL);
+  CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      INSERT INTO public.audit VALUES (coalesce(NEW.balance, 0) - CASE TG_OP WHEN 'UPDATE' THEN OLD.balance ELSE 0 END);
+      RETURN NULL;
+    END
+  $$;
+  CREATE TRIGGER audit AFTER INSERT OR UPDATE ON ledger_left FOR EACH ROW EXECUTE FUNCTION audit();
+`
+
+/** What the trigger saw, and what it should have seen. */
+export const audited = `SELECT (SELECT sum(amount) FROM audit) AS seen, (SELECT sum(balance) FROM ledger_left) AS held`
+
 /** Settings that a connector starts with: patience for hundreds of faults in minutes, and groups of all sizes. */
-const settingsOf = (endpoint: string, start: number) => ({
-  FLUVIO_PG_TOPIC: place.topic,
+const settingsOf = (topic: string, endpoint: string, start: number) => ({
+  FLUVIO_PG_TOPIC: topic,
   FLUVIO_PG_SCHEMA_CHANGES: "full",
   FLUVIO_PG_CONSUMER_ENDPOINT: endpoint,
   FLUVIO_PG_CONSUMER_PROBE_INTERVAL: "500 millis",
@@ -101,7 +135,7 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
   toController.forwardTo(controllerPort)
   toSpus.forEach((proxy, index) => proxy.forwardTo(spuPorts[index]!))
   toTarget.forwardTo(target.port)
-  yield* broker.createTopic(place.topic)
+  for (const { topic } of [place, chain]) yield* broker.createTopic(topic)
 
   const sourceUrl = yield* source.createDatabase("source")
   const sourceDatabase = yield* connect("source", sourceUrl)
@@ -116,21 +150,51 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
     CREATE ROLE ${role} LOGIN PASSWORD '${role}';
     ALTER DATABASE target OWNER TO ${role};
     GRANT SET ON PARAMETER session_replication_role TO ${role};
-    ${Workload.types.join(";")}
+    ${Workload.types.join(";")};
+    SET ROLE ${role};
+    ${published};
+    RESET ROLE;
   `)
 
-  const throughProxy = new URL(Redacted.value(targetUrl))
-  throughProxy.username = role
-  throughProxy.password = role
-  throughProxy.port = String(toTarget.port)
+  const chainedUrl = yield* target.createDatabase("chained")
+  const chainedDatabase = yield* connect("chained", chainedUrl)
+  yield* chainedDatabase.query(`
+    CREATE ROLE chained LOGIN PASSWORD 'chained';
+    ALTER DATABASE chained OWNER TO chained;
+    ${Workload.types.join(";")};
+    SET ROLE chained;
+    ${audit};
+    RESET ROLE;
+  `)
+  const chainedFeed = yield* Feed.make({ url: targetUrl, publication: "chain", slot: "chain", broker, place: chain })
+  const chainedFile = `${folder}/chained.yaml`
+  yield* files.writeFileString(
+    chainedFile,
+    JSON.stringify({
+      apiVersion: "0.1.0",
+      meta: { name: "chained", type: "postgres-sink", topic: chain.topic, version: "latest" },
+      parameters: {
+        tables: { columns: { [`public.${excluded.table}`]: { exclude: [excluded.column] } } }
+      }
+    })
+  )
+
+  const throughProxy = (url: Redacted.Redacted<string>, user: string) => {
+    const own = new URL(Redacted.value(url))
+    own.username = user
+    own.password = user
+    own.port = String(toTarget.port)
+    return Redacted.make(own.href)
+  }
   let starts = seed
   const clock = yield* ClockFault.make
-  const settings = Effect.sync(() => ({
-    ...settingsOf(`127.0.0.1:${toController.port}`, starts++),
-    ...clock.variables
-  }))
+  const settings = (topic: string) =>
+    Effect.sync(() => ({
+      ...settingsOf(topic, `127.0.0.1:${toController.port}`, starts++),
+      ...clock.variables
+    }))
   const connector = (name: string) =>
-    ConnectorProcess.make({ name, url: Redacted.make(throughProxy.href), settings, onLine })
+    ConnectorProcess.make({ name, url: throughProxy(targetUrl, role), settings: settings(place.topic), onLine })
 
   const load = yield* Load.make({
     seed,
@@ -150,6 +214,18 @@ export const make = Effect.fn("Harness.make")(function* (seed: number, onLine: (
     source: { server: source, url: sourceUrl, database: sourceDatabase },
     target: { server: target, url: targetUrl, database: administrator, disk },
     oracle,
+    chained: {
+      url: chainedUrl,
+      database: chainedDatabase,
+      feed: chainedFeed,
+      connector: yield* ConnectorProcess.make({
+        name: "sink_chained",
+        url: throughProxy(chainedUrl, "chained"),
+        settings: settings(chain.topic),
+        config: chainedFile,
+        onLine
+      })
+    },
     broker,
     feed,
     load,

@@ -16,7 +16,8 @@ export const tables: ReadonlyArray<string> = [
   `CREATE TABLE ledger_right (id int4 PRIMARY KEY, balance int8 NOT NULL, note text)`,
   `CREATE TABLE ledger_entry (writer text NOT NULL, amount int8 NOT NULL)`,
   `ALTER TABLE ledger_entry REPLICA IDENTITY FULL`,
-  `CREATE TABLE journal (writer text, number int8, PRIMARY KEY (writer, number))`
+  `CREATE TABLE journal (writer text, number int8, PRIMARY KEY (writer, number))`,
+  `CREATE TABLE shape (id int8 PRIMARY KEY, a int4, b text)`
 ]
 
 const accounts = 40
@@ -90,6 +91,29 @@ const transfer = (seed: number, writer: string, number: number): ReadonlyArray<s
         : across
   }
 }
+
+/** What becomes of a table in turn, and its names behind that. The column stands inside, where its change is clear. */
+const shapes: ReadonlyArray<{ readonly change: string; readonly table: string; readonly column: string }> = [
+  { change: "ALTER TABLE shape RENAME a TO renamed", table: "shape", column: "renamed" },
+  { change: "ALTER TABLE shape ALTER renamed TYPE int8", table: "shape", column: "renamed" },
+  { change: "ALTER TABLE shape RENAME TO moved", table: "moved", column: "renamed" },
+  { change: "ALTER TABLE moved RENAME renamed TO a", table: "moved", column: "a" },
+  { change: "ALTER TABLE moved ALTER a TYPE int4", table: "moved", column: "a" },
+  { change: "ALTER TABLE moved RENAME TO shape", table: "shape", column: "a" }
+]
+
+/** The change comes first: the oracle, which is told of it, has the new shape for all of the transaction. */
+const reshape = (turn: number): ReadonlyArray<string> => {
+  const { change, column, table } = shapes[turn % shapes.length]!
+  return [
+    change,
+    `INSERT INTO ${table} (id, ${column}, b) VALUES (${turn}, ${turn}, 'row ${turn}')`,
+    `UPDATE ${table} SET ${column} = ${column} + 1 WHERE id < ${turn}`
+  ]
+}
+
+/** Between two changes of the table's shape, in transactions. */
+const betweenShapes = 25
 
 export interface LoadOptions {
   readonly seed: number
@@ -184,7 +208,9 @@ export const make = Effect.fn("Load.make")(function* ({
 
   const mixed = Workload.transactions(seed)
   yield* Effect.forkScoped(session("mixed", () => mixed.next().value.statements, 40))
-  yield* Effect.forkScoped(session("left", (number) => transfer(seed, "left", number), 40))
+  const left = (number: number) =>
+    number % betweenShapes === 0 ? reshape(number / betweenShapes - 1) : transfer(seed, "left", number)
+  yield* Effect.forkScoped(session("left", left, 40))
   yield* Effect.forkScoped(session("right", (number) => transfer(seed, "right", number), 40))
 
   return {
