@@ -298,6 +298,7 @@ const catalog = ({ params, text }: Recorded, sent: ReadonlyArray<Recorded>, give
   if (text === SourceType.query) {
     return { rows: [{ hasSchema: true, types: (parsed(params[0]) as ReadonlyArray<WantedType>).map(foundType) }] }
   }
+  if (text.startsWith("SELECT EXISTS (SELECT FROM ")) return { rows: [{ hasRows: true, hasNull: false }] }
   return text.startsWith("SELECT pg_try_advisory_lock") ? { rows: [{ pg_try_advisory_lock: true }] } : undefined
 }
 

@@ -63,6 +63,13 @@ export class Tally {
   /** How many rows were passed over, by kind and table; private, so that it is none of the counts. */
   readonly #conflicts = new Map<string, number>()
 
+  /** What is told once it is committed: the log must not speak of what is rolled back. */
+  readonly #news: Array<Effect.Effect<void>> = []
+
+  tell(news: Effect.Effect<void>): void {
+    this.#news.push(news)
+  }
+
   skip(kind: keyof typeof skipped, { route }: Statement, rows: number): void {
     this[kind] += rows
     this.#note(`${tableOf(route.relation)}: ${skipped[kind]}`, rows)
@@ -71,13 +78,15 @@ export class Tally {
   add(other: Tally): void {
     for (const key of Object.keys(other) as Array<Count>) this[key] += other[key]
     for (const [conflict, rows] of other.#conflicts) this.#note(conflict, rows)
+    this.#news.push(...other.#news)
   }
 
   /** Told once they are committed: what is rolled back was not skipped. */
   get told(): Effect.Effect<void> {
-    return Effect.forEach(this.#conflicts, ([conflict, rows]) => Effect.logWarning(`${conflict}: ${rows}`), {
+    const skipped = Effect.forEach(this.#conflicts, ([conflict, rows]) => Effect.logWarning(`${conflict}: ${rows}`), {
       discard: true
     })
+    return Effect.andThen(Effect.all(this.#news, { discard: true }), skipped)
   }
 
   #note(conflict: string, rows: number): void {

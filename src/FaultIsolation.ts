@@ -54,6 +54,7 @@ const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | und
         : undefined
     }
     case "RowConflict":
+    case "RowsUnfilled":
       return "constraint"
     case "IdentityMissing":
     case "SchemaRefused":

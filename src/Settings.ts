@@ -3,7 +3,7 @@
  * for unknown keys are made from this definition, so none of them can differ from it.
  */
 import { Config, type Duration, Record, type Redacted, Schema, String as Text } from "effect"
-import { schemaPolicies } from "./schema/SchemaChange.ts"
+import { schemaPolicies, unclearPolicies } from "./schema/SchemaChange.ts"
 import {
   address,
   bytes,
@@ -209,6 +209,11 @@ export const settings = {
     "additive",
     "What of the source's schema changes is made in the target",
     { flag: "schema-changes" }
+  ),
+  unclearChanges: setting(
+    oneOf(...unclearPolicies),
+    "stop",
+    "A schema change that can be read in several ways: stop, or keep the target's columns while rows fit"
   ),
   missingRow: setting(
     oneOf("skip", "insert", "halt"),

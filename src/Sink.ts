@@ -1,7 +1,7 @@
 /** A group of changes as one target transaction: statements, schema changes and position, or nothing at all. */
 import { Clock, Effect, Option } from "effect"
 import { SqlClient } from "effect/sql"
-import { NoIdentity, type Statement, statementOf, TakesCopy } from "./plan/Statement.ts"
+import { likeImage, NoIdentity, type Statement, statementOf, TakesCopy } from "./plan/Statement.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import { type Applied, Tally } from "./Applied.ts"
@@ -36,7 +36,13 @@ import {
 import type { Relation } from "./stream/Relation.ts"
 import * as Router from "./schema/Router.ts"
 import type * as SourceType from "./schema/SourceType.ts"
+import * as Decision from "./schema/Decision.ts"
+import * as IdentityKey from "./schema/IdentityKey.ts"
 import * as SchemaChange from "./schema/SchemaChange.ts"
+import * as Unfilled from "./schema/Unfilled.ts"
+import { qualified } from "./target/Identifier.ts"
+import { route } from "./target/Route.ts"
+import type { TargetTable } from "./target/TargetTable.ts"
 import * as Session from "./target/Session.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
 import type { Change, End, Piece, RelationChange } from "./stream/Change.ts"
@@ -113,6 +119,8 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const types = new Map<number, SourceType.TypeName>(
     [...stored.described.types, ...learned.types].map((type) => [type.id, type])
   )
+  /** By the tables as the catalog was read: the columns that were added without values. */
+  const unfilled = new WeakMap<TargetTable, ReadonlyArray<Unfilled.Column>>()
   let saved = stored.position
   let unsaved = learned
   const savedEpoch = () => Option.match(saved, { onNone: () => 0, onSome: (position) => position.epoch })
@@ -150,6 +158,30 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     )
   })
 
+  /** A row that is looked up by all of its values is missed, if a column of it was added here without the source's. */
+  const checkFilled = Effect.fnUntraced(function* (
+    { image, offset, route }: Statement,
+    commitLsn: Lsn | undefined
+  ): Effect.fn.Return<void, SqlFailure.SqlFailure | Unfilled.RowsUnfilled, SqlClient.SqlClient> {
+    if (image === undefined) return
+    let columns = unfilled.get(route.table)
+    if (columns === undefined) unfilled.set(route.table, (columns = yield* Unfilled.columnsOf(route.table)))
+    if (columns.length === 0) return
+    const sql = yield* SqlClient.SqlClient
+    const { params, text } = likeImage(route, image, new Set(columns.map(({ name }) => name)))
+    const found = yield* SqlFailure.typed(sql.unsafe(text, params).raw)
+    if (rowsTouched(found) === 0) return
+    const table = qualified(route.table.schema, route.table.name)
+    const lastOffset = Option.match(saved, { onNone: () => -1, onSome: (position): number => position.offset })
+    return yield* new Unfilled.RowsUnfilled({
+      table,
+      offset,
+      commitLsn,
+      columns: columns.map(({ name }) => name),
+      remedy: Unfilled.remedyOf(table, columns, config, (added) => added <= lastOffset)
+    })
+  })
+
   /** One change: what it touches is judged by the policies. */
   const runOne = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
     const touched = yield* execute(statement, commitLsn)
@@ -167,6 +199,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
         rows: touched
       })
     if (touched > 1) return yield* conflict("several_rows")
+    yield* checkFilled(statement, commitLsn)
     if (config.missingRow === "insert" && statement.insert !== undefined) {
       yield* execute(statement.insert, commitLsn)
     } else if (config.missingRow === "halt" || (config.missingRow === "insert" && statement.kind === "update")) {
@@ -285,23 +318,102 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     yield* runSteps(changes, mode, commitLsn, tally)
   })
 
-  const applyRelation = Effect.fnUntraced(function* (change: RelationChange, commitLsn: Lsn | undefined, tally: Tally) {
+  /** Runs a statement of a schema change; when it fails, what depends on its column is asked for. */
+  const alter = Effect.fnUntraced(function* (
+    statement: SchemaChange.SchemaStatement,
+    change: RelationChange,
+    commitLsn: Lsn | undefined
+  ) {
     const sql = yield* SqlClient.SqlClient
+    const { column, kind, text } = statement
+    const run = Effect.asVoid(sql.unsafe(text))
+    const mayBeKept = column !== undefined && (kind === "dropColumn" || kind === "alterType")
+    // Under a savepoint the catalog still answers after the failure.
+    yield* SqlFailure.typed(mayBeKept ? sql.withTransaction(run) : run).pipe(
+      Effect.catch((failure) =>
+        Effect.gen(function* () {
+          return yield* new ApplyFailed({
+            table: tableOf(change.relation),
+            offset: change.offset,
+            commitLsn,
+            failure,
+            schemaChange: {
+              statement: text,
+              dependants:
+                mayBeKept && failure.class === "schema" ? yield* SchemaChange.dependantsOf(statement, column) : [],
+              instead: Decision.statementOf({ ...config, offset: change.offset }, ["…"])
+            }
+          })
+        })
+      )
+    )
+  })
+
+  /** The identity becomes the key of the target's table, too, where that may be altered and does not have it. */
+  const makeKey = Effect.fnUntraced(function* (change: RelationChange, commitLsn: Lsn | undefined, tally: Tally) {
+    if (config.schemaChanges !== "additive" && config.schemaChanges !== "full") return
+    const { offset, relation } = change
+    const name = mapping.table(relation)
+    const isKeyed = relation.replicaIdentity === "Default" || relation.replicaIdentity === "Index"
+    if (name === undefined || !isKeyed) return
+    const table = qualified(name.schema, name.name)
+    const target = (yield* router.tables([name])).get(table)
+    if (target === undefined) return
+    const outcome = yield* IdentityKey.make(route(relation, target, mapping.column(relation))).pipe(
+      Effect.mapError((failure) => new ApplyFailed({ table: tableOf(relation), offset, commitLsn, failure }))
+    )
+    switch (outcome.type) {
+      case "obstacle":
+        return yield* new SchemaChange.SchemaRefused({
+          table,
+          offset,
+          commitLsn,
+          reason: outcome.obstacle.reason,
+          alternatives: [],
+          readings: [],
+          hint: outcome.obstacle.hint
+        })
+      case "failed":
+        tally.tell(Effect.logWarning(`The key of ${table} could not be made: ${outcome.failure.message}`))
+        return
+      case "made":
+        router.forget()
+        tally.schemaChanges += 1
+        tally.tell(
+          Effect.logInfo(`Made the key of ${table} in ${outcome.seconds} s, at offset ${offset}: ${outcome.statement}`)
+        )
+    }
+  })
+
+  const applyRelation = Effect.fnUntraced(function* (change: RelationChange, commitLsn: Lsn | undefined, tally: Tally) {
     // The catalog is read afresh: somebody may have prepared the target for this very change.
     router.forget()
     const { tables } = router
-    const statements = yield* SchemaChange.plan(change, { config, mapping, tables, types, commitLsn })
+    const {
+      statements,
+      unfilled: added,
+      warnings
+    } = yield* SchemaChange.plan(change, {
+      config,
+      mapping,
+      tables,
+      types,
+      commitLsn
+    })
+    for (const warning of warnings) tally.tell(Effect.logWarning(`${warning} (offset ${change.offset})`))
     for (const statement of statements) {
-      yield* Effect.logInfo(`Changing the schema at offset ${change.offset}: ${statement.text}`)
-      yield* sql.unsafe(statement.text).pipe(
-        SqlFailure.typed,
-        Effect.mapError(
-          (failure) => new ApplyFailed({ table: tableOf(change.relation), offset: change.offset, commitLsn, failure })
-        )
-      )
+      yield* alter(statement, change, commitLsn)
+      tally.tell(Effect.logInfo(`Changed the schema at offset ${change.offset}: ${statement.text}`))
       yield* Failpoint.at("after schema change")
     }
+    if (added.length > 0) {
+      const columns = statements.flatMap(({ column, kind, text }) =>
+        kind === "addColumn" && column !== undefined && added.includes(column) ? [{ column, statement: text }] : []
+      )
+      yield* Unfilled.note(statements[0].table, columns, { ...config, offset: change.offset })
+    }
     if (statements.length > 0) router.forget()
+    yield* makeKey(change, commitLsn, tally)
     tally.schemaChanges += statements.length
   })
 

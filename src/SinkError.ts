@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import type { Statement } from "./plan/Statement.ts"
 import * as Router from "./schema/Router.ts"
+import type { RowsUnfilled } from "./schema/Unfilled.ts"
 import type { End } from "./stream/Change.ts"
 import { Offset } from "./stream/FluvioConsumer.ts"
 import { Lsn, type OffsetStoreError, type PositionConflict } from "./stream/OffsetStore.ts"
@@ -15,14 +16,27 @@ const place = { table: Schema.String, offset: Offset, commitLsn: Schema.Undefine
 /** The target refused a statement. Nothing of the group was applied. */
 export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed", {
   ...place,
-  failure: SqlFailure.SqlFailure
+  failure: SqlFailure.SqlFailure,
+  /** Of a schema change: the statement, what depends on its column, and how to have others run in its place. */
+  schemaChange: Schema.optional(
+    Schema.Struct({ statement: Schema.String, dependants: Schema.Array(Schema.String), instead: Schema.String })
+  )
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return this.failure.remedy
+    const { failure, schemaChange } = this
+    if (schemaChange === undefined || failure.isRetryable) return failure.remedy
+    const first =
+      schemaChange.dependants.length > 0
+        ? `change or drop ${schemaChange.dependants.join(", ")} in the target, then start again`
+        : failure.remedy
+    return `${first}; or have other statements run in place of those of this change: ${schemaChange.instead}; with each statement as one text, or none if the target fits as it is`
   }
   override get message() {
-    return `${Router.describe(this)}: ${this.failure.message}`
+    const failed = `${Router.describe(this)}: ${this.failure.message}`
+    if (this.schemaChange === undefined) return failed
+    const { dependants, statement } = this.schemaChange
+    return `${failed}, in: ${statement}${dependants.length === 0 ? "" : `; on its column depend ${dependants.join(", ")}`}`
   }
 }
 
@@ -65,7 +79,14 @@ export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("Iden
 }
 
 export type SinkError =
-  Unreadable | ApplyFailed | RowConflict | IdentityMissing | Router.RouterError | PositionConflict | OffsetStoreError
+  | Unreadable
+  | ApplyFailed
+  | RowConflict
+  | RowsUnfilled
+  | IdentityMissing
+  | Router.RouterError
+  | PositionConflict
+  | OffsetStoreError
 
 /** A folded run did not do what it should: only the exact plan can tell what is wrong, if anything is. */
 export class FoldGivenUp {

@@ -33,6 +33,9 @@ const own: ReadonlyArray<readonly [question: RegExp, name: string]> = [
   [/^SELECT set_config/, "settings"],
   [/^\s*SELECT[^;]* FROM fluvio.quarantine/, "held"],
   [/^\s*WITH RECURSIVE wanted/, "catalog"],
+  [/^SELECT EXISTS \(SELECT FROM /, "rows"],
+  [/^DELETE FROM fluvio.decision/, "decision"],
+  [/^\s*INSERT INTO fluvio.unfilled/, "unfilled"],
   [/^\s*SELECT\s+EXISTS/, "types"]
 ]
 

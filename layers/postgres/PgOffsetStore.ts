@@ -127,12 +127,39 @@ const createEpoch = Effect.gen(function* () {
   yield* sql`COMMENT ON COLUMN fluvio.offset.saved_offset IS 'The current_offset that the connector saved; where it differs, that was set by hand, and nothing else of the row counts'`
 })
 
+const createSchemaChanges = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`
+    CREATE TABLE fluvio.decision (
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      record_offset int8 NOT NULL,
+      statements text[] NOT NULL,
+      PRIMARY KEY (topic, partition, record_offset)
+    )
+  `
+  yield* sql`
+    CREATE TABLE fluvio.unfilled (
+      relation oid NOT NULL,
+      attnum int2 NOT NULL,
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      record_offset int8 NOT NULL,
+      statement text NOT NULL,
+      PRIMARY KEY (relation, attnum)
+    )
+  `
+  yield* sql`COMMENT ON TABLE fluvio.decision IS 'Statements to run for a schema change in place of the connector''s own'`
+  yield* sql`COMMENT ON TABLE fluvio.unfilled IS 'Columns that were added to tables with rows, which have NULL there'`
+})
+
 const migrations = {
   "1_position": createPosition,
   "2_catalogue": createDescribed,
   "3_quarantine": createQuarantine,
   "4_type_namespace": addTypeNamespace,
-  "5_epoch": createEpoch
+  "5_epoch": createEpoch,
+  "6_schema_changes": createSchemaChanges
 }
 const table = "fluvio.migration"
 

@@ -44,6 +44,8 @@ export interface Statement {
   readonly emptied?: ReadonlyArray<string>
   /** The first change it carries out. */
   readonly offset: Offset
+  /** The old row by which the row is looked up, where that is done by all of it. */
+  readonly image?: Tuple
   /** For the update of one row: the insert that stands in when the row is missing, if the row is fully known. */
   readonly insert: Statement | undefined
 }
@@ -294,8 +296,17 @@ const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOption
 }
 
 /** The condition that finds exactly the row that is meant; its parameters are appended to `params`. */
-const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): string => {
-  const condition = ({ column, index }: RoutedColumn): string => {
+const whereRow = (
+  route: Route,
+  identity: Tuple,
+  params: Array<string | null>,
+  unfilled: ReadonlySet<string> = new Set()
+): string => {
+  const condition = (routed: RoutedColumn): string => {
+    const name = `t.${quote(routed.column.name)}`
+    return unfilled.has(routed.column.name) ? `(${holds(routed)} OR ${name} IS NOT DISTINCT FROM NULL)` : holds(routed)
+  }
+  const holds = ({ column, index }: RoutedColumn): string => {
     const cell = identity.cell(index)
     // Of a composite, IS NULL would also be true where all fields are.
     if (cell === null || cell === undefined) return `t.${quote(column.name)} IS NOT DISTINCT FROM NULL`
@@ -307,6 +318,17 @@ const whereRow = (route: Route, identity: Tuple, params: Array<string | null>): 
   // Of several identical rows exactly one is meant, and it does not matter which.
   const one = `SELECT t.tableoid, t.ctid FROM ${ownRows(route)} AS t${image === "" ? "" : ` WHERE ${image}`} LIMIT 1`
   return `(t.tableoid, t.ctid) = (${one})`
+}
+
+/** Finds a row that is like the image, but may have NULL in these columns. */
+export const likeImage = (
+  route: Route,
+  image: Tuple,
+  unfilled: ReadonlySet<string>
+): Pick<Statement, "text" | "params"> => {
+  const params: Array<string | null> = []
+  const where = whereRow(route, image, params, unfilled)
+  return { text: `SELECT FROM ${ownRows(route)} AS t WHERE ${where}`, params }
 }
 
 /** An UPDATE cannot set an ALWAYS identity column: the row is taken out, and put back with what only the target knows. */
@@ -331,9 +353,10 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
   // A value that the source left out is not NULL: it is not known.
   if (sought.some(({ index }) => !identity.isKnown(index))) return new NoIdentity(route, offset)
   const params: Array<string | null> = []
+  const image = route.lookup === "image" ? { image: identity } : undefined
   if (change.type === "delete") {
     const text = `DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, identity, params)}`
-    return { kind: "delete", text, params, rows: 1, mayMiss: true, route, offset, insert: undefined }
+    return { kind: "delete", text, params, rows: 1, mayMiss: true, route, offset, ...image, insert: undefined }
   }
   const row = updatedRowOf(route, change)
   const isKeySame = route.key.every((place) => {
@@ -361,6 +384,7 @@ const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statemen
     mayMiss: true,
     route,
     offset,
+    ...image,
     insert: !route.columns.every(({ index }) => row.isKnown(index)) ? undefined : insertRow(route, row, offset, options)
   }
 }

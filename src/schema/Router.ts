@@ -7,6 +7,7 @@ import type { Mapping } from "../target/Mapping.ts"
 import { formatLsn, Lsn } from "../stream/OffsetStore.ts"
 import type { Relation } from "../stream/Relation.ts"
 import type { Route } from "../target/Route.ts"
+import * as IdentityKey from "./IdentityKey.ts"
 import { fits, type SchemaRefused } from "./SchemaChange.ts"
 import * as SqlFailure from "../target/SqlFailure.ts"
 import { load, type NotATable, type TableName, type TargetTable } from "../target/TargetTable.ts"
@@ -102,7 +103,15 @@ export const make = (mapping: Mapping): Router => {
           `${table} has a deferrable key: PostgreSQL does not check it under session_replication_role = replica, so that duplicates would pass`
         )
       }
-      routes.set(relation, yield* Effect.fromResult(fits(relation, target, mapping.column(relation), at)))
+      const route = yield* Effect.fromResult(fits(relation, target, mapping.column(relation), at))
+      const makeKey = IdentityKey.statementOf(route)
+      if (makeKey !== undefined && !warned.has(table)) {
+        warned.add(table)
+        yield* Effect.logWarning(
+          `${table} has no unique index for the key of the source, so that each update and delete reads the table; run in the target: ${makeKey}`
+        )
+      }
+      routes.set(relation, route)
     }
   })
 

@@ -1,19 +1,21 @@
 /**
- * What a changed relation asks of the target: the statements that follow the source, or a refusal.
+ * What is run in the target for what became of a table in the source: the statements, or a refusal.
  *
- * Columns are compared by name with the target's catalog, so a repeated or outdated relation asks for nothing, and a
- * column that only the target has is never touched. The relation before tells what the source has renamed or dropped.
- * The stream has no column numbers, but the order stands for them: a rename keeps the place, and a new column comes
- * last. What this leaves open is refused, because a wrong guess would show values under the wrong name in silence.
+ * {@link interpret} says how two descriptions of a table can be read. Columns are compared by name with the target's
+ * catalog, so a repeated or outdated relation asks for nothing, and a column that only the target has is never touched.
+ * What is not clear, or not allowed by `schema-changes`, is refused with every reading and its statements, because a
+ * wrong guess would show values under the wrong name in silence.
  */
 import { Effect, Result, Schema } from "effect"
-import type { SqlClient } from "effect/sql"
+import { SqlClient } from "effect/sql"
 import { Offset } from "../stream/FluvioConsumer.ts"
 import { qualified, quote } from "../target/Identifier.ts"
 import type { Mapping } from "../target/Mapping.ts"
 import { Lsn, formatLsn } from "../stream/OffsetStore.ts"
 import type { Relation, RelationColumn } from "../stream/Relation.ts"
 import { type Route, route } from "../target/Route.ts"
+import * as Decision from "./Decision.ts"
+import { interpret, isSameType, mostListed, type Reading } from "./Reading.ts"
 import { type TargetType, type TypeName, isWidening, resolve } from "./SourceType.ts"
 import * as SqlFailure from "../target/SqlFailure.ts"
 import type { NotATable, TableName, TargetColumn, TargetTable } from "../target/TargetTable.ts"
@@ -21,11 +23,19 @@ import type { RelationChange } from "../stream/Change.ts"
 import { isRetryable } from "../stream/Outcome.ts"
 
 /**
- * `none` changes nothing, `validate` refuses whatever would have to be changed, `additive` refuses what would lose
- * values of the target, `full` follows the source wherever the stream is clear.
+ * `none` changes nothing, `validate` refuses whatever would have to be changed, `additive` creates and alters nothing
+ * that exists, `full` also renames, drops and retypes columns where the stream is clear. `full` assumes that the source's
+ * publications have no column lists: a column that is not published any more looks like one that was dropped.
  */
 export const schemaPolicies = ["none", "validate", "additive", "full"] as const
 export type SchemaPolicy = (typeof schemaPolicies)[number]
+
+/**
+ * A change that can be read in several ways: `stop`, or `keep` the target's columns as they are, as a native subscriber
+ * does, as long as rows fit.
+ */
+export const unclearPolicies = ["stop", "keep"] as const
+export type UnclearPolicy = (typeof unclearPolicies)[number]
 
 export interface SchemaStatement {
   /** Quoted and qualified: it means the same under every `search_path`. */
@@ -39,10 +49,13 @@ export interface SchemaStatement {
     | "dropColumn"
     | "addColumn"
     | "alterType"
+    /** The target has the new name already: the values move there. */
+    | "copyColumn"
+    | "decided"
   /** The qualified name of the table, as the relation has it. */
   readonly table: string
-  /** It loses values of the target: a column goes, or its new type may not hold them all. */
-  readonly isDestructive: boolean
+  /** Its column, by the name that it has before. */
+  readonly column?: string
 }
 
 export interface SchemaDiff {
@@ -50,6 +63,8 @@ export interface SchemaDiff {
   readonly statements: ReadonlyArray<SchemaStatement>
   /** What remains different all the same, in sentences without values. */
   readonly warnings: ReadonlyArray<string>
+  /** Columns that are added to a table with rows: these have NULL there, whatever the source's have. */
+  readonly unfilled: ReadonlyArray<string>
 }
 
 /** The target's tables do not fit a relation, and are not changed to. */
@@ -60,12 +75,17 @@ export class SchemaRefused extends Schema.TaggedError<SchemaRefused>()("SchemaRe
   reason: Schema.String,
   /** Ways out, each of them statements to run in the target in this order. */
   alternatives: Schema.Array(Schema.Array(Schema.String)),
+  /** What each of them takes for granted; empty where there is nothing to choose. */
+  readings: Schema.Array(Schema.String),
   /** What else helps. */
   hint: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    const ways = this.alternatives.map((statements) => statements.map((text) => `${text};`).join(" "))
+    const ways = this.alternatives.map((statements, n) => {
+      const text = statements.map((statement) => `${statement};`).join(" ")
+      return this.readings.length === 0 ? text : `(${n + 1}) if ${this.readings[n]}: ${text}`
+    })
     return [...(ways.length === 0 ? [] : [`run in the target: ${ways.join(" OR ")}`]), this.hint].join(" — ")
   }
   override get message() {
@@ -76,92 +96,43 @@ export class SchemaRefused extends Schema.TaggedError<SchemaRefused>()("SchemaRe
 
 export interface DiffOptions {
   readonly policy: SchemaPolicy
+  readonly unclear: UnclearPolicy
   /** Where the relation's rows go. */
   readonly table: TableName
   /** Where they went before this change; `undefined` when they went nowhere. */
   readonly previousTable: TableName | undefined
   /** The schema of `table` exists in the target. */
   readonly hasSchema: boolean
+  /** The target's table has rows; without any, no content is at stake. */
+  readonly hasRows: boolean
   /** The target column of a source column; `undefined` when it is filtered out. */
   readonly columnName: (name: string) => string | undefined
   readonly typeOf: (column: RelationColumn) => TargetType
   readonly commitLsn: Lsn | undefined
+  /** The statement by which the operator has these statements run in place of the connector's. */
+  readonly decide: (statements: ReadonlyArray<string>) => string
 }
 
 const nameOf = ({ name, schema }: TableName): string => qualified(schema, name)
 
 const listed = (names: ReadonlyArray<string>): string => names.map(quote).join(", ")
 
-const sameType = (a: RelationColumn, b: RelationColumn): boolean =>
-  a.typeId === b.typeId && a.typeModifier === b.typeModifier
-
-const isAlike = (a: RelationColumn, b: RelationColumn): boolean => sameType(a, b) && a.isKey === b.isKey
-
-type Pair = readonly [before: RelationColumn, after: RelationColumn]
-
-/** Columns that went and columns that came at the same place. */
-interface Gap {
-  readonly gone: ReadonlyArray<RelationColumn>
-  readonly appeared: ReadonlyArray<RelationColumn>
+/** A way to bring the target to what a reading says. */
+interface Way {
+  readonly statements: ReadonlyArray<SchemaStatement>
+  readonly warnings: ReadonlyArray<string>
+  readonly unfilled: ReadonlyArray<string>
+  /** Key columns that rows need values for which only the source has. */
+  readonly unknownKey: ReadonlyArray<string>
 }
 
-/** What became of the columns of a relation. */
-interface Alignment {
-  readonly kept: ReadonlyArray<Pair>
-  readonly renamed: ReadonlyArray<Pair>
-  readonly dropped: ReadonlyArray<RelationColumn>
-  /** Where the stream does not tell whether columns were renamed or replaced. */
-  readonly unclear: ReadonlyArray<Gap>
-  /** The kept columns stand in another order: their names were exchanged. */
-  readonly isShuffled: boolean
-}
-
-/** The columns before the first kept one, between each two, and after the last. */
-const gaps = (columns: ReadonlyArray<RelationColumn>, isKept: (column: RelationColumn) => boolean) => {
-  const all: Array<Array<RelationColumn>> = [[]]
-  for (const column of columns) {
-    if (isKept(column)) all.push([])
-    else all[all.length - 1].push(column)
-  }
-  return all
-}
-
-/**
- * Before a kept column nothing can have been added, so what appeared there was renamed. After the last kept one, a
- * column that went and one that came may be a rename or a replacement: only the source's operator knows. What merely
- * appeared is not told: whether it is new shows in the target.
- */
-const align = (previous: Relation, next: Relation): Alignment => {
-  const before = new Map(previous.columns.map((column) => [column.name, column]))
-  const after = new Set(next.columns.map((column) => column.name))
-  const isKept = ({ name }: RelationColumn) => before.has(name) && after.has(name)
-  const kept = next.columns.flatMap((column): ReadonlyArray<Pair> => {
-    const old = before.get(column.name)
-    return old === undefined ? [] : [[old, column]]
-  })
-  const isShuffled = previous.columns.filter(isKept).some((column, place) => column !== kept[place][0])
-  const allGone = previous.columns.filter((column) => !isKept(column))
-  const renamed: Array<Pair> = []
-  const dropped: Array<RelationColumn> = []
-  const unclear: Array<Gap> = []
-  const appearedAt = gaps(next.columns, isKept)
-  gaps(previous.columns, isKept).forEach((gone, place, { length }) => {
-    const appeared = appearedAt[place]
-    const isLast = place === length - 1
-    if (appeared.length === 0) dropped.push(...gone)
-    else if (!isLast && gone.length === appeared.length && gone.every((column, n) => isAlike(column, appeared[n]))) {
-      gone.forEach((column, n) => renamed.push([column, appeared[n]]))
-    } else if (gone.length > 0) unclear.push({ gone, appeared })
-    // A chain of renames (a to b, b to c) makes a column go at one place and come at another.
-    else if (!isLast && allGone.length > 0) unclear.push({ gone: allGone, appeared })
-  })
-  return { kept, renamed, dropped, unclear, isShuffled }
-}
+const restart = "then start again; the connector runs the statements where the change stands in the stream"
 
 /** The statements of one relation, as they come together. */
 class Draft {
   readonly statements: Array<SchemaStatement> = []
   readonly warnings: Array<string> = []
+  readonly unfilled: Array<string> = []
   readonly change: RelationChange
   readonly options: DiffOptions
   readonly table: string
@@ -172,22 +143,19 @@ class Draft {
     this.table = nameOf(options.table)
   }
 
-  statement(kind: SchemaStatement["kind"], text: string, isDestructive = false): SchemaStatement {
-    return { kind, text, table: this.table, isDestructive }
+  statement(kind: SchemaStatement["kind"], text: string, column?: string): SchemaStatement {
+    return { kind, text, table: this.table, ...(column === undefined ? {} : { column }) }
   }
 
-  add(kind: SchemaStatement["kind"], text: string, isDestructive = false): void {
-    this.statements.push(this.statement(kind, text, isDestructive))
-  }
-
-  warn(text: string): void {
-    this.warnings.push(`${this.table}: ${text}`)
+  add(kind: SchemaStatement["kind"], text: string): void {
+    this.statements.push(this.statement(kind, text))
   }
 
   refuse(
     reason: string,
     alternatives: ReadonlyArray<ReadonlyArray<SchemaStatement>>,
-    hint: string
+    hint: string,
+    readings: ReadonlyArray<string> = []
   ): Result.Result<never, SchemaRefused> {
     return Result.fail(
       new SchemaRefused({
@@ -195,7 +163,8 @@ class Draft {
         offset: this.change.offset,
         commitLsn: this.options.commitLsn,
         reason,
-        alternatives: alternatives.map((statements) => statements.map((statement) => statement.text)),
+        alternatives: alternatives.map((statements) => [this.options.decide(statements.map(({ text }) => text))]),
+        readings,
         hint
       })
     )
@@ -208,21 +177,31 @@ class Draft {
   }
 
   rename(from: string, to: string): SchemaStatement {
-    return this.statement("renameColumn", `ALTER TABLE ${this.table} RENAME COLUMN ${quote(from)} TO ${quote(to)}`)
+    return this.statement(
+      "renameColumn",
+      `ALTER TABLE ${this.table} RENAME COLUMN ${quote(from)} TO ${quote(to)}`,
+      from
+    )
   }
 
   drop(name: string): SchemaStatement {
-    return this.statement("dropColumn", `ALTER TABLE ${this.table} DROP COLUMN ${quote(name)}`, true)
+    return this.statement("dropColumn", `ALTER TABLE ${this.table} DROP COLUMN ${quote(name)}`, name)
   }
 
   addColumn(name: string, type: string): SchemaStatement {
-    return this.statement("addColumn", `ALTER TABLE ${this.table} ADD COLUMN ${quote(name)} ${type}`)
+    return this.statement("addColumn", `ALTER TABLE ${this.table} ADD COLUMN ${quote(name)} ${type}`, name)
   }
 
-  alterType(name: string, type: string, [before, after]: Pair): SchemaStatement {
+  alterType(name: string, type: string): SchemaStatement {
     const column = quote(name)
     const text = `ALTER TABLE ${this.table} ALTER COLUMN ${column} TYPE ${type} USING ${column}::${type}`
-    return this.statement("alterType", text, !isWidening(before, after))
+    return this.statement("alterType", text, name)
+  }
+
+  take({ statements, unfilled, warnings }: Way): void {
+    this.statements.push(...statements)
+    this.warnings.push(...warnings)
+    this.unfilled.push(...unfilled)
   }
 }
 
@@ -264,71 +243,277 @@ const moveTable = (draft: Draft, from: TableName): void => {
   }
 }
 
-/** Relation columns that are applied, with their names in the target. */
+/** A relation's column that is applied, and the target column that it goes to. */
 interface Applied {
   readonly column: RelationColumn
   readonly name: string
-  /** The target has it. */
-  readonly exists: boolean
 }
 
-type Apply = (columns: ReadonlyArray<RelationColumn>) => ReadonlyArray<Applied>
-
-const warnLeftAlone = (draft: Draft, name: string): void =>
-  draft.warn(`the source no longer has ${quote(name)}; it stays, as what came in its place is there already`)
-
-/** Refuses what may be renames or replacements, unless the target shows that it has been decided. */
-const refuseUnclear = (draft: Draft, unclear: ReadonlyArray<Gap>, apply: Apply): Result.Result<void, SchemaRefused> =>
-  Result.gen(function* () {
-    const renames: Array<SchemaStatement> = []
-    const replacements: Array<SchemaStatement> = []
-    let canBeRenames = true
-    for (const gap of unclear) {
-      const gone = apply(gap.gone).filter(({ exists }) => exists)
-      const appeared = apply(gap.appeared).filter(({ exists }) => !exists)
-      if (gone.length === 0) continue
-      if (appeared.length === 0) {
-        for (const { name } of gone) warnLeftAlone(draft, name)
-        continue
-      }
-      canBeRenames = canBeRenames && gone.length === appeared.length
-      replacements.push(...gone.map(({ name }) => draft.drop(name)))
-      for (const [place, { column, name }] of appeared.entries()) {
-        const type = yield* draft.typeOf(column)
-        replacements.push(draft.addColumn(name, type))
-        if (!canBeRenames) continue
-        const old = gone[place]
-        renames.push(draft.rename(old.name, name))
-        if (!sameType(old.column, column)) renames.push(draft.alterType(name, type, [old.column, column]))
-      }
-    }
-    if (replacements.length === 0) return
-    return yield* draft.refuse(
-      "the stream does not tell whether the source has renamed columns or replaced them",
-      canBeRenames ? [renames, replacements] : [replacements],
-      "whichever was done in the source; then start again"
-    )
+const appliedOf = (relation: Relation, { columnName }: DiffOptions): ReadonlyArray<Applied> =>
+  relation.columns.flatMap((column) => {
+    const name = columnName(column.name)
+    return name === undefined ? [] : [{ column, name }]
   })
 
+/** A key that says which row is meant; FULL flags every column and is none. */
+const isIdentity = ({ replicaIdentity }: Relation, { isKey }: RelationColumn): boolean =>
+  isKey && (replicaIdentity === "Default" || replicaIdentity === "Index")
+
+/** A name that neither side has: for columns that exchange their names. */
+const spareName = (taken: (name: string) => boolean): string => {
+  for (let n = 1; ; n++) if (!taken(`moving_${n}`)) return `moving_${n}`
+}
+
 /** The type follows the source where it was the source's before. */
-const retype = (draft: Draft, pair: Pair, column: TargetColumn): Result.Result<void, SchemaRefused> =>
+const retype = (
+  draft: Draft,
+  before: RelationColumn,
+  after: RelationColumn,
+  column: TargetColumn,
+  name: string
+): Result.Result<{ readonly statement?: SchemaStatement; readonly warning?: string }, SchemaRefused> =>
   Result.gen(function* () {
-    const [before, after] = pair
-    if (sameType(before, after) || column.isGenerated) return
+    if (isSameType(before, after) || column.isGenerated) return {}
     // Asked first: where the target's operator has chosen a type, the source's need not even exist.
     if (draft.options.typeOf(before) !== column.fullType) {
-      if (draft.options.typeOf(after) === column.fullType) return
-      return draft.warn(`${quote(column.name)} has another type in the source now; here it differed before, and stays`)
+      if (draft.options.typeOf(after) === column.fullType) return {}
+      return { warning: `${quote(name)} has another type in the source now; here it differed before, and stays` }
     }
     const type = yield* draft.typeOf(after)
-    if (type === column.fullType) return
-    const statement = draft.alterType(column.name, type, pair)
-    draft.statements.push(statement)
-    if (statement.isDestructive) {
-      draft.warn(
-        `the values of ${quote(column.name)} are cast to ${type}; the source may have converted them otherwise`
+    if (type === column.fullType) return {}
+    return {
+      statement: draft.alterType(name, type),
+      ...(isWidening(before, after)
+        ? {}
+        : { warning: `the values of ${quote(name)} are cast to ${type}; the source may have converted them otherwise` })
+    }
+  })
+
+/**
+ * The statements that bring the target to what a reading says: what must go, then renames, each once its new name is
+ * free, then what is new, then types. Without `dropsAll`, columns stay whose name nobody needs.
+ */
+const wayOf = (
+  draft: Draft,
+  reading: Reading,
+  target: TargetTable,
+  dropsAll: boolean
+): Result.Result<Way, SchemaRefused> =>
+  Result.gen(function* () {
+    const { change, options } = draft
+    const existing = new Map(target.columns.map((column) => [column.name, column]))
+    const present = new Set(existing.keys())
+    const statements: Array<SchemaStatement> = []
+    const warnings: Array<string> = []
+    const unfilled: Array<string> = []
+    const unknownKey: Array<string> = []
+    const wanted = change.relation.columns.flatMap((column, n) => {
+      const name = options.columnName(column.name)
+      if (name === undefined) return []
+      const origin = reading.origins[n]
+      const from = origin === undefined ? undefined : options.columnName(origin.name)
+      return [{ column, name, origin, from: from !== undefined && existing.has(from) ? from : undefined }]
+    })
+    const kept = new Set(wanted.flatMap(({ from, name }) => (from === name ? [name] : [])))
+    const needed = new Set(wanted.flatMap(({ name }) => (kept.has(name) ? [] : [name])))
+    for (const one of reading.changes) {
+      const name = one.type === "dropped" ? options.columnName(one.before.name) : undefined
+      if (name === undefined || !present.has(name)) continue
+      if (dropsAll || needed.has(name)) {
+        statements.push(draft.drop(name))
+        present.delete(name)
+      } else warnings.push(`the source no longer shows ${quote(name)}; it stays here, and new rows have NULL there`)
+    }
+    const moves = new Map(
+      wanted.flatMap(({ from, name }) => (from === undefined || from === name ? [] : [[from, name] as const]))
+    )
+    while (moves.size > 0) {
+      const move = (from: string, to: string) => {
+        statements.push(draft.rename(from, to))
+        present.delete(from)
+        present.add(to)
+      }
+      const free = [...moves].find(([, to]) => !present.has(to))
+      const own = [...moves].find(([, to]) => !moves.has(to))
+      if (free !== undefined) {
+        move(...free)
+        moves.delete(free[0])
+      } else if (own !== undefined) {
+        const [from, to] = own
+        const text = `UPDATE ${draft.table} SET ${quote(to)} = ${quote(from)}`
+        statements.push(draft.statement("copyColumn", text, to), draft.drop(from))
+        present.delete(from)
+        moves.delete(from)
+      } else {
+        const [[from, to]] = moves
+        const spare = spareName((name) => present.has(name) || needed.has(name))
+        move(from, spare)
+        moves.delete(from)
+        moves.set(spare, to)
+      }
+    }
+    for (const { column, name, origin } of wanted) {
+      if (present.has(name)) {
+        if (origin === undefined && options.hasRows) {
+          warnings.push(`${quote(name)} is new in the source; it is here already, and its values stay as they are`)
+        }
+        continue
+      }
+      statements.push(draft.addColumn(name, yield* draft.typeOf(column)))
+      present.add(name)
+      if (!options.hasRows) continue
+      unfilled.push(name)
+      warnings.push(
+        `rows that are here have NULL in the new ${quote(name)}: the stream does not tell the source's default`
+      )
+      if (isIdentity(change.relation, column)) unknownKey.push(name)
+    }
+    for (const { column, from, name, origin } of wanted) {
+      if (origin === undefined || from === undefined) continue
+      const { statement, warning } = yield* retype(draft, origin, column, existing.get(from)!, name)
+      if (statement !== undefined) statements.push(statement)
+      if (warning !== undefined) warnings.push(warning)
+    }
+    return { statements, warnings, unfilled, unknownKey }
+  })
+
+const typeText = ({ options }: Draft, column: RelationColumn): string => {
+  const type = options.typeOf(column)
+  return typeof type === "string" ? type : `type ${column.typeId}`
+}
+
+/** A reading in words. */
+const describe = (draft: Draft, { changes }: Reading): string => {
+  const named = (column: RelationColumn) => `${quote(column.name)} (${typeText(draft, column)})`
+  const words = changes.map((one) => {
+    switch (one.type) {
+      case "added":
+        return `${named(one.after)} was added`
+      case "dropped":
+        return `${named(one.before)} was dropped`
+      case "renamed":
+        return `${named(one.before)} was renamed to ${quote(one.after.name)}`
+      case "retyped":
+        return `the type of ${quote(one.after.name)} was changed from ${typeText(draft, one.before)} to ${typeText(draft, one.after)}`
+    }
+  })
+  return words.length === 0 ? "nothing was changed" : words.join(", ")
+}
+
+const isSame = (a: RelationColumn | undefined, b: RelationColumn | undefined): boolean =>
+  a !== undefined && b !== undefined && a.name === b.name && isSameType(a, b)
+
+/** What the stream shows: the columns before and after, without those at either end that are the same. */
+const shown = (draft: Draft, before: Relation, after: Relation): string => {
+  const shortest = Math.min(before.columns.length, after.columns.length)
+  let start = 0
+  while (start < shortest && isSame(before.columns[start], after.columns[start])) start += 1
+  let end = 0
+  while (end < shortest - start && isSame(before.columns.at(-1 - end), after.columns.at(-1 - end))) end += 1
+  const list = ({ columns }: Relation) => {
+    const part = columns.slice(start, columns.length - end)
+    const text = part.slice(0, 20).map((column) => `${quote(column.name)} ${typeText(draft, column)}`)
+    return `(${[start > 0 ? ["…"] : [], text, end > 0 || part.length > 20 ? ["…"] : []].flat().join(", ")})`
+  }
+  const moved = after.columns.flatMap((column) => {
+    const old = before.columns.find(({ name }) => name === column.name)
+    return old === undefined || isSameType(old, column)
+      ? []
+      : [`; ${quote(column.name)} was ${typeText(draft, old)} and is ${typeText(draft, column)}`]
+  })
+  return `its columns were ${list(before)} and are ${list(after)}${moved.join("")}`
+}
+
+const refuseUnknownKey = (draft: Draft, names: ReadonlyArray<string>): Result.Result<never, SchemaRefused> =>
+  draft.refuse(
+    `rows that are here need values in ${listed(names)}, which the source's rows are found by now and the stream does not tell`,
+    [],
+    `add ${listed(names)} to the target's table and fill it with the source's values for each row; then start again`
+  )
+
+/** Refuses what can be read in several ways, with each of them. */
+const refuseUnclear = (
+  draft: Draft,
+  readings: ReadonlyArray<Reading>,
+  isCut: boolean,
+  target: TargetTable,
+  what: string
+): Result.Result<never, SchemaRefused> =>
+  Result.gen(function* () {
+    const reason = `the stream does not tell what was done to its columns: ${what}`
+    if (isCut) {
+      return yield* draft.refuse(
+        `${reason}; there are more readings than can be listed`,
+        [],
+        `run in the target: ${draft.options.decide(["…"])}; with the statements that bring the table to the source's columns, each as one text — ${restart}`
       )
     }
+    const told: Array<string> = []
+    const offered: Array<ReadonlyArray<SchemaStatement>> = []
+    const more: Array<string> = []
+    for (const reading of readings) {
+      const { statements, unknownKey } = yield* wayOf(draft, reading, target, draft.options.policy !== "additive")
+      const words = describe(draft, reading)
+      if (unknownKey.length > 0) {
+        more.push(
+          `if ${words}: add ${listed(unknownKey)} to the target's table, fill it with the source's values, and run ${draft.options.decide([])};`
+        )
+      } else {
+        told.push(words)
+        offered.push([...draft.statements, ...statements])
+      }
+    }
+    return yield* draft.refuse(reason, offered, [...more, restart].join(" "), told)
+  })
+
+/** Ways in which a table that is described for the first time can have become what it is: by name, or by renames. */
+const meetings = (draft: Draft, target: TargetTable): ReadonlyArray<Reading> => {
+  const { change, options } = draft
+  const { columns } = change.relation
+  const names = new Set(appliedOf(change.relation, options).map(({ name }) => name))
+  const existing = new Set(target.columns.map(({ name }) => name))
+  const own = target.columns.filter(
+    ({ isGenerated, name }) => !isGenerated && !names.has(name) && options.columnName(name) === name
+  )
+  let readings: ReadonlyArray<Reading> = [{ changes: [], origins: [] }]
+  for (const column of columns) {
+    const name = options.columnName(column.name)
+    if (name === undefined || existing.has(name)) {
+      readings = readings.map(({ changes, origins }) => ({ changes, origins: [...origins, column] }))
+      continue
+    }
+    const type = options.typeOf(column)
+    readings = readings.flatMap(({ changes, origins }): ReadonlyArray<Reading> => {
+      const added = { type: "added", after: column, proof: "descriptions" } as const
+      const renamed = own
+        .filter((mine) => mine.fullType === type && !origins.some((origin) => origin?.name === mine.name))
+        .map((mine) => {
+          const before = { ...column, name: mine.name }
+          return {
+            changes: [...changes, { type: "renamed", before, after: column, proof: "descriptions" } as const],
+            origins: [...origins, before]
+          }
+        })
+      return [{ changes: [...changes, added], origins: [...origins, undefined] }, ...renamed]
+    })
+    // One more than is listed, so that it shows.
+    readings = readings.slice(0, mostListed + 1)
+  }
+  return readings
+}
+
+/** The first description of a table that the target has: what it lacks may have another name here. */
+const meet = (draft: Draft, target: TargetTable): Result.Result<void, SchemaRefused> =>
+  Result.gen(function* () {
+    const readings = meetings(draft, target)
+    if (readings.length > 1 && draft.options.hasRows) {
+      const own = target.columns.map(({ fullType, name }) => `${quote(name)} ${fullType}`).join(", ")
+      const what = `this is its first description, and the target has rows under other names: (${own})`
+      return yield* refuseUnclear(draft, readings, readings.length > mostListed, target, what)
+    }
+    const way = yield* wayOf(draft, readings[0], target, false)
+    if (way.unknownKey.length > 0) return yield* refuseUnknownKey(draft, way.unknownKey)
+    draft.take(way)
   })
 
 /** Brings the columns of a table that exists up to the relation. */
@@ -338,47 +523,70 @@ const alterColumns = (
   previous: Relation | undefined
 ): Result.Result<void, SchemaRefused> =>
   Result.gen(function* () {
-    const { relation } = draft.change
-    const existing = new Map(target.columns.map((column) => [column.name, column]))
-    const apply: Apply = (columns) =>
-      columns.flatMap((column) => {
-        const name = draft.options.columnName(column.name)
-        return name === undefined ? [] : [{ column, name, exists: existing.has(name) }]
-      })
-    const { dropped, isShuffled, kept, renamed, unclear } = align(previous ?? relation, relation)
-    if (isShuffled) {
+    if (previous === undefined) return yield* meet(draft, target)
+    const { change, options } = draft
+    const { relation } = change
+    const existing = new Set(target.columns.map(({ name }) => name))
+    const contentOf = ({ origins }: Reading) =>
+      JSON.stringify(
+        relation.columns.map((column, n) => {
+          const origin = origins[n]
+          const from = origin === undefined ? undefined : options.columnName(origin.name)
+          if (options.columnName(column.name) === undefined) return null
+          return from !== undefined && existing.has(from) ? from : ""
+        })
+      )
+    const areKeyed = [previous, relation].every(({ replicaIdentity }) => ["Default", "Index"].includes(replicaIdentity))
+    const columnsOf = ({ columns }: Relation) =>
+      areKeyed ? columns : columns.map((column) => ({ ...column, isKey: false }))
+    const { isClear, isCut, readings, shortest } = interpret(columnsOf(previous), columnsOf(relation), contentOf)
+    const crossing = shortest
+      .flatMap(({ changes }) => changes)
+      .find(
+        (one) =>
+          one.type === "renamed" &&
+          (options.columnName(one.before.name) === undefined) !== (options.columnName(one.after.name) === undefined)
+      )
+    if (crossing?.type === "renamed") {
+      const [from, to] = [crossing.before.name, crossing.after.name]
+      const isLeft = options.columnName(to) === undefined
       return yield* draft.refuse(
-        "the source has exchanged the names of columns",
+        `${quote(from)} may have been renamed to ${quote(to)}, and \`tables.columns\` ${isLeft ? "applies only the former" : "leaves only the former out"}: ${shown(draft, previous, relation)}`,
         [],
-        "exchange them in the target too, then start once with `schema-changes: none`"
+        `name ${quote(to)} in \`tables.columns\` as ${quote(from)} is, if it is the same column; if it is not, run in the target: ${options.decide(isLeft ? [] : [draft.addColumn(to, typeText(draft, crossing.after)).text])}; — ${restart}`
       )
     }
-    yield* refuseUnclear(draft, unclear, apply)
-
-    const missing = new Map(apply(relation.columns).flatMap((to) => (to.exists ? [] : [[to.name, to.column] as const])))
-    for (const [before, after] of renamed) {
-      const [from] = apply([before])
-      const [to] = apply([after])
-      if (from?.exists !== true || to === undefined) continue
-      if (to.exists) warnLeftAlone(draft, from.name)
-      else draft.statements.push(draft.rename(from.name, to.name))
-      missing.delete(to.name)
+    const applied = appliedOf(relation, options)
+    const hasAll = applied.every(({ name }) => existing.has(name))
+    if (!isClear && options.hasRows) {
+      const left = appliedOf(previous, options).filter(({ name }) => !applied.some((one) => one.name === name))
+      // Rows of the shape before could not be written any more: somebody has decided, and altered the table.
+      if (hasAll && left.length > 0 && left.every(({ name }) => !existing.has(name))) return
+      const what = shown(draft, previous, relation)
+      if (options.unclear === "stop" || !hasAll) return yield* refuseUnclear(draft, readings, isCut, target, what)
+      const told = isCut ? "more than can be listed" : readings.map((one) => describe(draft, one)).join(" OR ")
+      draft.warnings.push(`the columns stay as they are, although ${what}. The readings: ${told}`)
+      return
     }
-    for (const { exists, name } of apply(dropped)) if (exists) draft.statements.push(draft.drop(name))
-    for (const [name, column] of missing) {
-      draft.statements.push(draft.addColumn(name, yield* draft.typeOf(column)))
-      draft.warn(
-        `rows that are here have NULL in the new ${quote(name)}: the stream does not tell the source's default`
-      )
-    }
-    for (const pair of kept) {
-      const column = existing.get(draft.options.columnName(pair[1].name) ?? "")
-      if (column !== undefined) yield* retype(draft, pair, column)
-    }
+    const way = yield* wayOf(draft, readings[0], target, options.policy !== "additive")
+    if (way.unknownKey.length > 0) return yield* refuseUnknownKey(draft, way.unknownKey)
+    draft.take(way)
   })
 
-/** `full` is the way to let the connector do it; the statements are the other way. */
-const orFull = "or set `schema-changes: full`; then start again"
+/** What a policy does by itself. */
+const allowed: { readonly [Policy in "additive" | "full"]: ReadonlySet<SchemaStatement["kind"]> } = {
+  additive: new Set(["createSchema", "createTable", "addColumn"] as const),
+  full: new Set([
+    "createSchema",
+    "createTable",
+    "addColumn",
+    "setSchema",
+    "renameTable",
+    "renameColumn",
+    "dropColumn",
+    "alterType"
+  ] as const)
+}
 
 /**
  * Compares a relation with the target's table of its name, and with the one of the name it had before. Pure; asks for
@@ -392,8 +600,9 @@ export const diff = (
 ): Result.Result<SchemaDiff, SchemaRefused> =>
   Result.gen(function* () {
     const draft = new Draft(change, options)
-    if (options.policy === "none") return { statements: [], warnings: [] }
-    const { previousTable, table } = options
+    const { policy } = options
+    if (policy === "none") return { statements: [], warnings: [], unfilled: [] }
+    const { previousTable } = options
     const previous = previousTable === undefined ? undefined : change.previous
     const movedFrom = previousTable !== undefined && nameOf(previousTable) !== draft.table ? previousTable : undefined
 
@@ -415,19 +624,30 @@ export const diff = (
         return yield* draft.refuse(
           "rows were applied to it before, and now the target does not have it",
           [draft.statements],
-          "or restore it with its rows; then start again"
+          `or restore it with its rows; ${restart}`
         )
       }
     }
 
-    const { statements } = draft
-    if (options.policy === "validate" && statements.length > 0) {
-      return yield* draft.refuse("the target does not fit the source's table", [statements], orFull)
+    const { statements, unfilled } = draft
+    if (policy === "validate" && statements.length > 0) {
+      return yield* draft.refuse(
+        "the target does not fit the source's table",
+        [statements],
+        `or set \`schema-changes: additive\` or \`schema-changes: full\`; ${restart}`
+      )
     }
-    if (options.policy === "additive" && statements.some((statement) => statement.isDestructive)) {
-      return yield* draft.refuse(`the change loses values of ${nameOf(table)} in the target`, [statements], orFull)
+    if (policy !== "validate" && statements.some(({ kind }) => !allowed[policy].has(kind))) {
+      const [reason, more] =
+        policy === "additive"
+          ? [
+              "the change alters what the target has, which `schema-changes: additive` does not",
+              "or set `schema-changes: full`; "
+            ]
+          : ["a column has a new name in the source, which the target has already", ""]
+      return yield* draft.refuse(reason, [statements], `${more}${restart}`)
     }
-    return { statements, warnings: draft.warnings }
+    return { statements, unfilled, warnings: draft.warnings.map((text) => `${draft.table}: ${text}`) }
   })
 
 /**
@@ -453,7 +673,22 @@ export const fits = (
         table,
         reason: `the target's table lacks ${listed(missing)}`,
         alternatives: [],
+        readings: [],
         hint: "add what is missing to the target, leave it out with `tables.columns`, or set `schema-changes: additive`"
+      })
+    )
+  }
+  const generated = target.columns.filter(({ isGenerated, name }) => isGenerated && applied.has(name))
+  if (generated.length > 0) {
+    const names = generated.map(({ name }) => name)
+    return Result.fail(
+      new SchemaRefused({
+        ...at,
+        table,
+        reason: `the source has values for ${listed(names)}, which the target generates`,
+        alternatives: [],
+        readings: [],
+        hint: `make ${names.length === 1 ? "it a plain column" : "them plain columns"} in the target, or leave out ${names.map((name) => `\`${name}\``).join(", ")} with \`tables.columns\`; then start again`
       })
     )
   }
@@ -461,12 +696,17 @@ export const fits = (
     .filter((c) => !c.isNullable && !c.hasDefault && !c.isGenerated && c.identity === undefined && !applied.has(c.name))
     .map((column) => column.name)
   if (unfilled.length > 0) {
+    const isOfKey = unfilled.some((name) => target.primaryKey?.includes(name) ?? false)
+    const alter = unfilled.map((name) => `ALTER TABLE ${table} ALTER COLUMN ${quote(name)} DROP NOT NULL`)
+    const drop = unfilled.map((name) => `ALTER TABLE ${table} DROP COLUMN ${quote(name)}`)
     return Result.fail(
       new SchemaRefused({
         ...at,
         table,
         reason: `a row must have a value in ${listed(unfilled)}, and the source has no such column`,
-        alternatives: [unfilled.map((name) => `ALTER TABLE ${table} ALTER COLUMN ${quote(name)} DROP NOT NULL`)],
+        // A column of the primary key cannot be NULL.
+        alternatives: isOfKey ? [drop] : [alter, drop],
+        readings: isOfKey ? [] : ["its values are still of use here", "they are not"],
         hint: "or give it a default; then start again"
       })
     )
@@ -475,7 +715,13 @@ export const fits = (
 }
 
 export interface PlanContext {
-  readonly config: { readonly schemaChanges: SchemaPolicy; readonly types: { readonly [type: string]: string } }
+  readonly config: {
+    readonly topic: string
+    readonly partition: number
+    readonly schemaChanges: SchemaPolicy
+    readonly unclearChanges: UnclearPolicy
+    readonly types: { readonly [type: string]: string }
+  }
   readonly mapping: Mapping
   /** Reads the target's catalog, afresh: somebody may have prepared it for this very change. */
   readonly tables: (
@@ -486,18 +732,42 @@ export interface PlanContext {
   readonly commitLsn: Lsn | undefined
 }
 
-/** {@link diff} against the target as the ambient transaction sees it; its warnings are logged. Runs no statement. */
+/** Whether anything may have to be done: only then it matters if the target's table has rows. */
+const mayDiffer = ({ previous, relation }: RelationChange, target: TargetTable, mapping: Mapping): boolean => {
+  const columnName = mapping.column(relation)
+  const isKept =
+    previous === undefined ||
+    (previous.columns.length === relation.columns.length &&
+      previous.columns.every((column, n) => isSame(column, relation.columns[n])))
+  return (
+    !isKept ||
+    relation.columns.some(({ name }) => {
+      const wanted = columnName(name)
+      return wanted !== undefined && !target.columns.some((column) => column.name === wanted)
+    })
+  )
+}
+
+const hasRows = Effect.fnUntraced(function* (table: TargetTable) {
+  const sql = yield* SqlClient.SqlClient
+  const from = `${table.isPartitioned ? "" : "ONLY "}${nameOf(table)}`
+  const [row] = yield* sql
+    .unsafe<{ readonly hasRows: boolean }>(`SELECT EXISTS (SELECT FROM ${from}) AS "hasRows"`)
+    .pipe(SqlFailure.typed)
+  return row.hasRows
+})
+
+/**
+ * {@link diff} against the target as the ambient transaction sees it, unless the operator has decided what is run. Runs
+ * no statement.
+ */
 export const plan = Effect.fn("SchemaChange.plan")(function* (
   change: RelationChange,
   { commitLsn, config, mapping, tables: load, types }: PlanContext
-): Effect.fn.Return<
-  ReadonlyArray<SchemaStatement>,
-  SchemaRefused | NotATable | SqlFailure.SqlFailure,
-  SqlClient.SqlClient
-> {
-  const { previous, relation } = change
+): Effect.fn.Return<SchemaDiff, SchemaRefused | NotATable | SqlFailure.SqlFailure, SqlClient.SqlClient> {
+  const { offset, previous, relation } = change
   const table = mapping.table(relation)
-  if (config.schemaChanges === "none" || table === undefined) return []
+  if (config.schemaChanges === "none" || table === undefined) return { statements: [], warnings: [], unfilled: [] }
   const previousTable = previous === undefined ? undefined : mapping.table(previous)
   const tables = yield* load(previousTable === undefined ? [table] : [table, previousTable])
   const resolved = yield* resolve([...relation.columns, ...(previous?.columns ?? [])], {
@@ -506,16 +776,47 @@ export const plan = Effect.fn("SchemaChange.plan")(function* (
     schema: table.schema,
     schemaOf: mapping.schema
   }).pipe(SqlFailure.typed)
-  const { statements, warnings } = yield* Effect.fromResult(
-    diff(change, tables.get(nameOf(table)), previousTable && tables.get(nameOf(previousTable)), {
-      policy: config.schemaChanges,
-      table,
-      previousTable,
-      columnName: mapping.column(relation),
-      commitLsn,
-      ...resolved
-    })
-  )
-  for (const warning of warnings) yield* Effect.logWarning(`${warning} (offset ${change.offset})`)
-  return statements
+  const target = tables.get(nameOf(table))
+  const previousTarget = previousTable && tables.get(nameOf(previousTable))
+  const altered = target ?? previousTarget
+  const place = { topic: config.topic, partition: config.partition, offset }
+  const planned = diff(change, target, previousTarget, {
+    policy: config.schemaChanges,
+    unclear: config.unclearChanges,
+    table,
+    previousTable,
+    hasRows: altered !== undefined && mayDiffer(change, altered, mapping) && (yield* hasRows(altered)),
+    columnName: mapping.column(relation),
+    commitLsn,
+    decide: (statements) => Decision.statementOf(place, statements),
+    ...resolved
+  })
+  if (Result.isSuccess(planned) && planned.success.statements.length === 0) return planned.success
+  const decided = yield* Decision.take(place)
+  if (decided === undefined) return yield* Effect.fromResult(planned)
+  return {
+    statements: decided.map((text) => ({ kind: "decided", text, table: nameOf(table) })),
+    warnings:
+      decided.length === 0 ? [`${nameOf(table)}: nothing is run for the change, as decided in fluvio.decision`] : [],
+    unfilled: []
+  }
+})
+
+/** What in the target depends on the column of a statement: views, triggers, generated columns and their like. */
+export const dependantsOf = Effect.fn("SchemaChange.dependantsOf")(function* (
+  { table }: SchemaStatement,
+  column: string
+) {
+  const sql = yield* SqlClient.SqlClient
+  const rows = yield* sql
+    .unsafe<{ readonly name: string }>(
+      `SELECT DISTINCT pg_describe_object(classid, objid, objsubid) AS name
+       FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+       WHERE refclassid = 'pg_class'::regclass AND refobjid = to_regclass($1) AND attname = $2::name
+         AND (deptype = 'n' OR (classid = 'pg_attrdef'::regclass AND deptype = 'a'))
+       ORDER BY name`,
+      [table, column]
+    )
+    .pipe(SqlFailure.typed)
+  return rows.map(({ name }) => name)
 })

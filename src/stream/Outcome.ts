@@ -108,6 +108,7 @@ const table = {
   SqlFailure: bySqlFailure,
   ApplyFailed: ({ failure = {} }) => bySqlFailure(failure),
   RowConflict: "conflict",
+  RowsUnfilled: "conflict",
   IdentityMissing: "schema",
   SchemaRefused: "schema",
   TableMissing: "schema",

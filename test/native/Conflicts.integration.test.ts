@@ -134,7 +134,8 @@ layer(Replica.layer, real)("Conflicts", (it) => {
     Effect.gen(function* () {
       const replica = yield* Replica.start({
         source: tables,
-        target: "CREATE TABLE t (id int, v text, big text); CREATE TABLE whole (id int, v text)"
+        target: "CREATE TABLE t (id int, v text, big text); CREATE TABLE whole (id int, v text)",
+        settings: { "schema-changes": "validate" }
       })
       yield* replica.replicate(filled, "INSERT INTO whole TABLE whole")
       yield* replica.target.query("INSERT INTO t VALUES (1, 'twin')")

@@ -79,7 +79,7 @@ layer(Replica.layer, real)("Filters", (it) => {
     Effect.gen(function* () {
       const replica = yield* Replica.start({
         source: `
-          CREATE TABLE kept (id int PRIMARY KEY, a text, secret text, "Secret two" text);
+          CREATE TABLE kept (id int PRIMARY KEY, a varchar(9), secret text, "Secret two" text);
           CREATE TABLE picked (id int PRIMARY KEY, a text, b text, c text);
           CREATE TABLE whole (a int, secret text); ALTER TABLE whole REPLICA IDENTITY FULL;
           CREATE TABLE keyless (id int PRIMARY KEY, a text)`,

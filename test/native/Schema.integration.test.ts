@@ -79,46 +79,46 @@ layer(Replica.layer, real)("Schema changes", (it) => {
   it.effect("full: what the stream does not tell stops with the statements that may be run", () =>
     Effect.gen(function* () {
       const replica = yield* Replica.start({
-        source: "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY, v int, w int)",
+        source:
+          "CREATE TABLE t (id int PRIMARY KEY, a text); CREATE TABLE u (id int PRIMARY KEY, v text, w text, x date)",
         settings: { "schema-changes": "full" }
       })
-      yield* replica.replicate("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 1, 2)")
+      yield* replica.replicate("INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, '1', '2')")
       const unclear = yield* replica.halt("ALTER TABLE t DROP a, ADD b text; INSERT INTO t VALUES (2, 'b')")
       assert.instanceOf(unclear, SchemaRefused)
-      assert.deepStrictEqual(unclear.alternatives, [
-        ['ALTER TABLE "public"."t" RENAME COLUMN "a" TO "b"'],
-        ['ALTER TABLE "public"."t" DROP COLUMN "a"', 'ALTER TABLE "public"."t" ADD COLUMN "b" text']
-      ])
+      assert.strictEqual(unclear.alternatives.length, 2)
+      assert.include(unclear.alternatives[0]![0], 'RENAME COLUMN "a" TO "b"')
+      assert.include(unclear.alternatives[1]![0], 'ADD COLUMN "b" text')
       yield* replica.target.query(unclear.alternatives[1]!.join(";"))
       yield* replica.restart()
       yield* replica.caughtUp
       yield* replica.same("SELECT * FROM t ORDER BY id")
+      assert.deepStrictEqual(yield* replica.rows("SELECT count(*) FROM fluvio.decision"), [["0"]])
 
-      const exchanged = yield* replica.halt(
-        "ALTER TABLE u RENAME v TO x; ALTER TABLE u RENAME w TO v; ALTER TABLE u RENAME x TO w; INSERT INTO u VALUES (2, 1, 2)"
+      // In front of a column of another type nothing but an exchange of names explains this.
+      yield* replica.replicate(
+        "ALTER TABLE u RENAME v TO y; ALTER TABLE u RENAME w TO v; ALTER TABLE u RENAME y TO w; INSERT INTO u VALUES (2, '1', '2')"
       )
-      assert.instanceOf(exchanged, SchemaRefused)
-      assert.include(exchanged.reason, "exchanged")
-      yield* replica.target.query(
-        "ALTER TABLE u RENAME v TO x; ALTER TABLE u RENAME w TO v; ALTER TABLE u RENAME x TO w"
-      )
-      yield* replica.restart({ "schema-changes": "none" })
-      yield* replica.caughtUp
       yield* replica.same("SELECT id, v, w FROM u ORDER BY id")
 
-      yield* replica.restart()
       // A cast that the target's values do not survive leaves everything as it was: the source's own is not in the stream.
-      const cast = yield* replica.halt("ALTER TABLE t ALTER b TYPE int USING length(b); INSERT INTO t VALUES (3, 3)")
+      const cast = yield* replica.halt(
+        "UPDATE u SET v = 'long'; ALTER TABLE u ALTER v TYPE int USING length(v); INSERT INTO u VALUES (3, '1', 3)"
+      )
       assert.instanceOf(cast, ApplyFailed)
       assert.strictEqual(cast.failure.sqlState, "22P02")
-      assert.deepStrictEqual(yield* replica.rows("SELECT id, b FROM t ORDER BY id"), [
-        ["1", null],
-        ["2", "b"]
-      ])
-      yield* replica.target.query("ALTER TABLE t ALTER b TYPE int USING length(b)")
+      assert.include(cast.message, 'in: ALTER TABLE "public"."u" ALTER COLUMN "v" TYPE integer')
+      // The update before it in the same transaction still needs the old type.
+      const [, insert] = /: (INSERT INTO fluvio.decision .*?ARRAY\[)'…'/.exec(cast.remedy) ?? []
+      yield* replica.target.query(
+        `${insert}'ALTER TABLE u ALTER v TYPE int USING length(v)']::text[]) ON CONFLICT DO NOTHING`.replaceAll(
+          "TABLE u",
+          "TABLE public.u"
+        )
+      )
       yield* replica.restart()
       yield* replica.caughtUp
-      yield* replica.same("SELECT * FROM t ORDER BY id")
+      yield* replica.same("SELECT id, v, w FROM u ORDER BY id")
     })
   )
 
@@ -131,27 +131,36 @@ layer(Replica.layer, real)("Schema changes", (it) => {
       yield* replica.replicate(
         "INSERT INTO t VALUES (1, 1, 'b')",
         "ALTER TABLE t ADD c text; INSERT INTO t VALUES (2, 2, 'b', 'c')",
-        "ALTER TABLE t RENAME b TO d; ALTER TABLE t ALTER a TYPE bigint; INSERT INTO t VALUES (3, 5000000000, 'd', 'c')"
+        "ALTER TABLE t ADD g date; ALTER TABLE t DROP g; INSERT INTO t VALUES (3, 3, 'b', 'c')"
       )
-      yield* replica.same(columns("t"))
-      const narrower = yield* replica.halt(
-        "ALTER TABLE t ALTER a TYPE int USING 1; INSERT INTO t VALUES (4, 4, 'd', 'c')"
+      yield* replica.same("SELECT id, a, b, c FROM t ORDER BY id")
+      const wider = yield* replica.halt(
+        "ALTER TABLE t ALTER a TYPE bigint; INSERT INTO t VALUES (4, 5000000000, 'd', 'c')"
       )
-      assert.instanceOf(narrower, SchemaRefused)
-      assert.include(narrower.remedy, 'ALTER COLUMN "a" TYPE integer')
-      yield* replica.target.query("ALTER TABLE t ALTER a TYPE int USING 1")
+      assert.instanceOf(wider, SchemaRefused)
+      assert.include(wider.remedy, 'ALTER COLUMN "a" TYPE bigint')
+      yield* replica.target.query(wider.alternatives[0]!.join(";"))
       yield* replica.restart()
       yield* replica.caughtUp
-      const dropped = yield* replica.halt("ALTER TABLE t DROP c; INSERT INTO t VALUES (5, 5, 'd')")
+      yield* replica.replicate("ALTER TABLE t ADD n int; INSERT INTO t VALUES (5, 5, 'd', 'c', 5)")
+      // What the source no longer shows stays, and is NULL in new rows.
+      yield* replica.replicate("ALTER TABLE t DROP n; INSERT INTO t VALUES (6, 6, 'd')")
+      assert.deepStrictEqual(yield* replica.rows("SELECT id, n FROM t WHERE id > 4 ORDER BY id"), [
+        ["5", "5"],
+        ["6", null]
+      ])
+      assert.include(replica.warnings.join(), 'the source no longer shows "n"; it stays here')
+      const dropped = yield* replica.halt("ALTER TABLE t DROP c; INSERT INTO t VALUES (7, 7, 'd')")
       assert.instanceOf(dropped, SchemaRefused)
+      assert.include(dropped.remedy, '"c" (text) was dropped')
       yield* replica.target.query(dropped.alternatives[0]!.join(";"))
       yield* replica.restart({ "schema-changes": "validate" })
       yield* replica.caughtUp
-      yield* replica.same("SELECT * FROM t ORDER BY id")
+      yield* replica.same("SELECT id, a, b FROM t ORDER BY id")
 
-      const added = yield* replica.halt("ALTER TABLE t ADD e int; INSERT INTO t VALUES (6, 6, 'd', 6)")
+      const added = yield* replica.halt("ALTER TABLE t ADD e int; INSERT INTO t VALUES (8, 8, 'd', 8)")
       assert.instanceOf(added, SchemaRefused)
-      assert.deepStrictEqual(added.alternatives, [['ALTER TABLE "public"."t" ADD COLUMN "e" integer']])
+      assert.include(added.alternatives[0]![0], `ARRAY['ALTER TABLE "public"."t" ADD COLUMN "e" integer']`)
       yield* replica.target.query(added.alternatives[0]!.join(";"))
       yield* replica.restart({ "schema-changes": "validate" })
       yield* replica.caughtUp
@@ -165,12 +174,12 @@ layer(Replica.layer, real)("Schema changes", (it) => {
       yield* replica.restart({ "schema-changes": "none" })
       yield* replica.caughtUp
       // A column that the source has dropped is left as it is.
-      yield* replica.replicate("ALTER TABLE t DROP d; INSERT INTO t VALUES (7, 7, 7)")
-      assert.deepStrictEqual(yield* replica.rows("SELECT * FROM t WHERE id > 5 ORDER BY id"), [
-        ["6", "6", "d", "6"],
-        ["7", "7", null, "7"]
+      yield* replica.replicate("ALTER TABLE t DROP b; INSERT INTO t VALUES (9, 9, 9)")
+      assert.deepStrictEqual(yield* replica.rows("SELECT id, a, b, e FROM t WHERE id > 7 ORDER BY id"), [
+        ["8", "8", "d", "8"],
+        ["9", "9", null, "9"]
       ])
-      const lacking = yield* replica.halt("ALTER TABLE t ADD f int; INSERT INTO t VALUES (8, 8, 8, 8)")
+      const lacking = yield* replica.halt("ALTER TABLE t ADD f int; INSERT INTO t VALUES (10, 10, 10, 10)")
       assert.instanceOf(lacking, SchemaRefused)
       assert.include(lacking.reason, 'lacks "f"')
     })

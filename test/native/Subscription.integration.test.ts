@@ -9,7 +9,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
     Effect.gen(function* () {
       const replica = yield* Replica.start({
         source: `
-          CREATE TABLE t (id int PRIMARY KEY, v text);
+          CREATE TABLE t (id int PRIMARY KEY, v text, seen date);
           CREATE TABLE large (id int PRIMARY KEY, v text);
           CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
           SELECT pg_replication_origin_create('elsewhere')`,
@@ -158,7 +158,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
           ALTER TABLE parts ATTACH PARTITION parts_high FOR VALUES FROM (10) TO (20);
           CREATE TABLE made (id int PRIMARY KEY, v int, twice int GENERATED ALWAYS AS (v * 2) STORED, late int GENERATED ALWAYS AS (v * 3) VIRTUAL);
           CREATE PUBLICATION published FOR ALL TABLES WITH (publish_via_partition_root, publish_generated_columns = stored)`,
-          target: "CREATE TABLE made (id int PRIMARY KEY, v int, twice int GENERATED ALWAYS AS (v * 4) STORED)"
+          target: "CREATE TABLE made (id int PRIMARY KEY, v int, twice int)"
         })
         yield* rooted.replicate(
           "INSERT INTO parts SELECT n, n FROM generate_series(1, 19) AS n; INSERT INTO made VALUES (1, 1)",
@@ -167,7 +167,7 @@ layer(Replica.layer, real)("As a subscription", (it) => {
         )
         yield* rooted.same("SELECT id, v, twice FROM parts WHERE id < 10 ORDER BY id")
         assert.deepStrictEqual(yield* rooted.rows("SELECT id, v, twice FROM parts_high"), [["99", "1", "2"]])
-        assert.deepStrictEqual(yield* rooted.rows("SELECT * FROM made"), [["1", "2", "8"]])
+        assert.deepStrictEqual(yield* rooted.rows("SELECT * FROM made"), [["1", "2", "4"]])
       })
   )
 

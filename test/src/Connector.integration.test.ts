@@ -119,12 +119,13 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Connector on Postgre
       const database = yield* TestPostgres.database
       yield* database.query(withoutKey)
       const records = yield* partition({ log: log(transaction(1, 1)) })
-      const first = yield* startLive({ partition: records, url: database.url })
+      // Under the default the table would get the key, at which the instances would wait for each other.
+      const config = { "schema-changes": "validate", target: { lock: "none" } }
+      const first = yield* startLive({ partition: records, url: database.url, config })
       yield* first.caughtUp
       yield* first.interrupt
 
       yield* Context.get(records, Log).append(log(transaction(2, 2)))
-      const config = { target: { lock: "none" } }
       const { goOn, onPass, reached } = stallAt("before position")
       const zombie = yield* startLive({ partition: records, url: database.url, config, onPass })
       yield* reached

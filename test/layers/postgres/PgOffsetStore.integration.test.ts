@@ -178,7 +178,8 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         ALTER TABLE fluvio.offset DROP COLUMN epoch, DROP COLUMN latest_time, DROP COLUMN saved_offset;
         ALTER TABLE fluvio.relation DROP COLUMN epoch;
         ALTER TABLE fluvio.type DROP COLUMN epoch;
-        DELETE FROM fluvio.migration WHERE migration_id = 5`)
+        DROP TABLE fluvio.decision, fluvio.unfilled;
+        DELETE FROM fluvio.migration WHERE migration_id >= 5`)
       assert.deepStrictEqual(yield* store.load, {
         position: Option.some({ ...position(3, 1n), latestTime: undefined }),
         described: nothing,
@@ -204,7 +205,8 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         { migration_id: "2" },
         { migration_id: "3" },
         { migration_id: "4" },
-        { migration_id: "5" }
+        { migration_id: "5" },
+        { migration_id: "6" }
       ])
     })
   )

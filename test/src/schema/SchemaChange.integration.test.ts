@@ -49,6 +49,8 @@ const relation = (columns: ReadonlyArray<RelationColumn>, options: Partial<Relat
   ...options
 })
 
+const config = { topic: "it's", partition: 0, schemaChanges: "full", unclearChanges: "stop", types: {} } as const
+
 /** Plans a change against the target, runs what is planned, and gives it back. */
 const follow = (
   database: TestDatabase,
@@ -59,10 +61,13 @@ const follow = (
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const mapping = Mapping.make({ include: undefined, exclude: [], columns: {}, map: {} })
-    const statements = yield* plan(
+    yield* sql.unsafe(`CREATE SCHEMA IF NOT EXISTS fluvio`)
+    yield* sql.unsafe(`CREATE TABLE IF NOT EXISTS fluvio.decision (topic text, partition int4, record_offset int8,
+      statements text[], PRIMARY KEY (topic, partition, record_offset))`)
+    const { statements } = yield* plan(
       { type: "relation", offset: Offset.make(9), relation: after, previous: before },
       {
-        config: { schemaChanges: "full", types: {} },
+        config,
         mapping,
         tables: Router.make(mapping).tables,
         types: new Map(),
@@ -272,7 +277,7 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
       const nasty = `c.d "e" 'f' ${"ü".repeat(20)}`
       yield* database.query(`
         CREATE SCHEMA src; CREATE TYPE public.mood AS ENUM ('sad', 'ok');
-        CREATE TABLE src.t (id int PRIMARY KEY, a varchar(3), b numeric(4,1), m mood)`)
+        CREATE TABLE src.t (id int PRIMARY KEY, a varchar(3), b numeric(4,1), m mood, e date)`)
       let before: Relation | undefined
       const types = new Map<number, TypeName>()
       const change = Effect.fnUntraced(function* (ddl: string, options: Partial<Relation> = {}) {
@@ -288,7 +293,7 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
         return kinds
       })
       assert.deepStrictEqual(yield* change(""), ["createSchema", "createTable"])
-      yield* database.query("INSERT INTO dst.t VALUES (1, 'abc', 12.5, 'ok')")
+      yield* database.query("INSERT INTO dst.t VALUES (1, 'abc', 12.5, 'ok', '2026-01-01')")
       const quoted = quote(nasty)
       assert.deepStrictEqual(yield* change(`ALTER TABLE src.t RENAME a TO ${quoted}`), ["renameColumn"])
       assert.deepStrictEqual(yield* change("ALTER TABLE src.t ALTER id TYPE bigint"), ["alterType"])
@@ -308,7 +313,7 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
         "dropColumn"
       ])
       assert.deepStrictEqual(yield* database.query(`SELECT * FROM ${quoted}`), [
-        { id: "1", [nasty]: "abc", m: "ok", z: null }
+        { id: "1", [nasty]: "abc", m: "ok", e: "2026-01-01", z: null }
       ])
     })
   )
@@ -322,8 +327,61 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
       const refused = yield* follow(database, relation(columns), relation(renamed)).pipe(Effect.flip)
       assert.instanceOf(refused, SchemaRefused)
       for (const text of refused.alternatives[0]) yield* database.query(text)
+      assert.deepStrictEqual(yield* follow(database, relation(columns), relation(renamed)), ["decided"])
       assert.deepStrictEqual(yield* follow(database, relation(columns), relation(renamed)), [])
       assert.deepStrictEqual(yield* database.query("SELECT * FROM copy"), [{ id: "1", b: "x" }])
+    })
+  )
+
+  it.effect("goes on behind every reading that it offers, with what the reading says", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const cases: ReadonlyArray<readonly [before: string, after: string, contents: ReadonlyArray<string>]> = [
+        ["id, a", "id, b", ["1,2", "1,"]],
+        ["id, a", "id, b, a", ["1,2,", "1,,"]],
+        ["id, a, b", "id, b, a", ["1,2,3", "1,3,"]],
+        ["id, a, b, c", "id, c, a, b", ["1,2,3,4", "1,4,,"]],
+        ["id, a, b, n", "id, b, a", ["1,3,5", "1,2,3", "1,3,"]]
+      ]
+      for (const schemaChanges of ["full", "additive"] as const) {
+        for (const [before, after, contents] of cases) {
+          const shape = (list: string) =>
+            relation(
+              list
+                .split(", ")
+                .map((name) => ({ name, typeId: name === "id" ? 23 : 25, typeModifier: -1, isKey: false }))
+            )
+          const attempt = follow(database, shape(before), shape(after), { config: { ...config, schemaChanges } })
+          const seen: Array<string> = []
+          for (let n = 0, offered = 1; n < offered; n++) {
+            const values = before.split(", ").map((name) => String(["id", "a", "b", "c", "n"].indexOf(name) + 1))
+            yield* database.query(`
+              DROP TABLE IF EXISTS copy;
+              CREATE TABLE copy (${before
+                .split(", ")
+                .map((name) => `${name} ${name === "id" ? "int" : "text"}`)
+                .join(", ")});
+              INSERT INTO copy VALUES (${values.join(", ")})`)
+            const refused = yield* Effect.flip(attempt)
+            assert.instanceOf(refused, SchemaRefused)
+            offered = refused.alternatives.length
+            for (const text of refused.alternatives[n]) yield* database.query(text)
+            yield* attempt
+            const [row] = yield* database.query(
+              `SELECT concat_ws(',', ${after
+                .split(", ")
+                .map((name) => `coalesce(${name}::text, '')`)
+                .join(", ")}) AS row FROM copy`
+            )
+            seen.push(String(row["row"]))
+          }
+          assert.strictEqual(new Set(seen).size, seen.length, `${before} to ${after}: each has another content`)
+          assert.includeMembers(
+            seen,
+            contents.filter((content) => !content.startsWith(","))
+          )
+        }
+      }
     })
   )
 
@@ -333,8 +391,8 @@ layer(TestPostgres.layer())("SchemaChange", (it) => {
       const column = { name: "id", typeId: 20_001, typeModifier: -1, isKey: true }
       const mapping = Mapping.make({ include: undefined, exclude: ["public.*"], columns: {}, map: {} })
       assert.deepStrictEqual(yield* follow(database, undefined, relation([column]), { mapping }), [])
-      const config = { schemaChanges: "none", types: {} } as const
-      assert.deepStrictEqual(yield* follow(database, undefined, relation([column]), { config }), [])
+      const none = { ...config, schemaChanges: "none" } as const
+      assert.deepStrictEqual(yield* follow(database, undefined, relation([column]), { config: none }), [])
     })
   )
 })
