@@ -307,11 +307,12 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
  * The committed groups, one after the other, from the stored position on and without end. Running it again after a
  * failure is the recovery: everything is found out anew.
  */
-export const groups = Stream.suspend(() => paced(new Pace()))
+export const groups = Stream.suspend(() => paced(new Pace(), new Set()))
 
-/** The same, in groups that are as large as `pace` allows. */
+/** The same, in groups that are as large as `pace` allows; what is in `told` is not told again. */
 const paced = (
-  pace: Pace
+  pace: Pace,
+  told: Set<string>
 ): Stream.Stream<Applied, ConnectorError, ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore> =>
   Stream.unwrap(
     Effect.gen(function* () {
@@ -346,6 +347,17 @@ const paced = (
           "The target's role may not set session_replication_role: triggers and foreign keys of the target are at work, and their tables are applied row by row"
         )
       }
+      let isMatched = false
+      /** Once what the log held at the start is applied: what is missing then may be a name that is written wrong. */
+      const tellUnmatched = Effect.suspend(() => {
+        const unmatched = isMatched ? undefined : sink.unmatched()
+        if (unmatched === undefined) return Effect.void
+        isMatched = true
+        const news = unmatched.filter((sentence) => !told.has(sentence))
+        news.forEach((sentence) => told.add(sentence))
+        return Effect.forEach(news, (sentence) => Effect.logWarning(sentence), { discard: true })
+      })
+      if (needed === bounds.end) yield* tellUnmatched
       const applier = yield* Apply.make(sink, pace)
       // Besides the group in hand, the next one is held already: together they are what the memory allows.
       const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
@@ -437,6 +449,7 @@ const paced = (
             : Effect.uninterruptible(applying)
           pace.applied()
           committedAt = yield* now
+          if (!(applied instanceof Sink.BrokenOff) && applied.position.offset >= bounds.end - 1) yield* tellUnmatched
           return applied instanceof Sink.BrokenOff ? yield* applyNext : applied
         }
       )
@@ -483,7 +496,7 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       )
     )
     const pace = new Pace()
-    yield* paced(pace).pipe(
+    yield* paced(pace, new Set()).pipe(
       Stream.tap(onApplied),
       Stream.retry(backOff),
       Stream.tapError((error) =>

@@ -34,10 +34,12 @@ import {
   type StoredType
 } from "./stream/OffsetStore.ts"
 import type { Relation } from "./stream/Relation.ts"
+import * as Filters from "./schema/Filters.ts"
 import * as Router from "./schema/Router.ts"
 import type * as SourceType from "./schema/SourceType.ts"
 import * as Decision from "./schema/Decision.ts"
 import * as IdentityKey from "./schema/IdentityKey.ts"
+import { bystanders, Owners, truncated } from "./schema/Owners.ts"
 import * as SchemaChange from "./schema/SchemaChange.ts"
 import * as Unfilled from "./schema/Unfilled.ts"
 import { qualified } from "./target/Identifier.ts"
@@ -45,7 +47,7 @@ import { route } from "./target/Route.ts"
 import type { TargetTable } from "./target/TargetTable.ts"
 import * as Session from "./target/Session.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
-import type { Change, End, Piece, RelationChange } from "./stream/Change.ts"
+import type { Change, End, Piece, RelationChange, TruncateChange } from "./stream/Change.ts"
 
 /** The source broke a streamed transaction off and began again; what was applied of it is rolled back. */
 export class BrokenOff {
@@ -65,6 +67,9 @@ const describedBy = (changes: ReadonlyArray<Change>): Described => ({
       : []
   )
 })
+
+const inOrderOf = (relations: ReadonlyArray<StoredRelation>): ReadonlyArray<Relation> =>
+  relations.toSorted((a, b) => a.offset - b.offset).map(({ relation }) => relation)
 
 const rowsTouched = (result: unknown): number => (result as { readonly rowCount: number }).rowCount
 
@@ -99,6 +104,8 @@ export interface Sink {
    * that a part whose fold is given up is replayed alone.
    */
   readonly parts: <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) => Run<Applied, SinkError | BrokenOff | E, R>
+  /** What the settings name and the stream has not shown, in sentences; `undefined` before it has described any table. */
+  readonly unmatched: () => ReadonlyArray<string> | undefined
   /** Fails when another instance has moved the position since: then a failure of ours may have no other reason. */
   readonly stillOurs: Run<void, PositionConflict | OffsetStoreError>
   /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
@@ -125,10 +132,23 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   let unsaved = learned
   const savedEpoch = () => Option.match(saved, { onNone: () => 0, onSome: (position) => position.epoch })
   let epoch = savedEpoch()
+  /** The relations as they were applied: whose the target's tables are. */
+  let owners = Owners.of(mapping, inOrderOf([...stored.described.relations, ...learned.relations]))
 
-  /** Runs in a transaction of its own; whatever the router learned of a shape that was rolled back is forgotten. */
+  /** Forgets what is learned from now on, when it is called. */
+  const undoing = () => {
+    const before = { owners, unsaved }
+    return () => {
+      owners = before.owners
+      unsaved = before.unsaved
+      router.forget()
+    }
+  }
+
+  /** Runs in a transaction of its own; whatever was learned in one that is rolled back is forgotten. */
   const transaction = <A, E, R>(body: Effect.Effect<A, E, R>) =>
     Effect.gen(function* () {
+      const undo = undoing()
       const sql = yield* SqlClient.SqlClient
       const whole = Effect.andThen(session.begin, Failpoint.at("before first statement")).pipe(
         Effect.andThen(body),
@@ -137,7 +157,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       return yield* sql.withTransaction(whole).pipe(
         SqlFailure.typed,
         Effect.tap(() => Failpoint.at("after commit")),
-        Effect.onError(() => Effect.sync(router.forget))
+        Effect.onError(() => Effect.sync(undo))
       )
     })
 
@@ -236,6 +256,9 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     spent.plan += now() - started
   }
 
+  const isShared = (change: PlannedChange): change is TruncateChange =>
+    change.type === "truncate" && bystanders(change, mapping, owners).sharing.length > 0
+
   /** The changes of a group that may be planned before its turn: whole, readable, and of known tables only. */
   const plannable = (group: Group): ReadonlyArray<PlannedChange> | undefined => {
     const changes: Array<PlannedChange> = []
@@ -246,7 +269,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
         const change = piece.changes[n]
         if (change.type === "relation" || change.type === "type") return undefined
         if (change.type === "truncate") {
-          if (!change.relations.every(router.knows)) return undefined
+          if (!change.relations.every(router.knows) || isShared(change)) return undefined
         } else if (change.relation !== known) {
           if (!router.knows(change.relation)) return undefined
           known = change.relation
@@ -314,14 +337,22 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       if (change.type === "truncate") change.relations.forEach((relation) => relations.add(relation))
       else relations.add(change.relation)
     }
-    yield* router.prepare(relations, { offset: changes[0].offset, commitLsn })
+    const { offset } = changes[0]
+    for (const relation of relations) {
+      // It has had its name given back without a word of the stream: PostgreSQL describes it, but as it was known.
+      if (!router.knows(relation) && owners.rivalOf(relation) !== undefined) {
+        yield* applyRelation({ type: "relation", offset, relation, previous: relation }, commitLsn, tally)
+        unsaved = { ...unsaved, relations: [...unsaved.relations, { relation, offset }] }
+      }
+    }
+    yield* router.prepare(relations, { offset, commitLsn })
     yield* runSteps(changes, mode, commitLsn, tally)
   })
 
   /** Runs a statement of a schema change; when it fails, what depends on its column is asked for. */
   const alter = Effect.fnUntraced(function* (
     statement: SchemaChange.SchemaStatement,
-    change: RelationChange,
+    change: Pick<RelationChange, "offset" | "relation">,
     commitLsn: Lsn | undefined
   ) {
     const sql = yield* SqlClient.SqlClient
@@ -396,6 +427,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     } = yield* SchemaChange.plan(change, {
       config,
       mapping,
+      owners,
       tables,
       types,
       commitLsn
@@ -415,6 +447,37 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     if (statements.length > 0) router.forget()
     yield* makeKey(change, commitLsn, tally)
     tally.schemaChanges += statements.length
+    owners = owners.with(change.relation)
+    const by = mapping.leftOutBy(change.relation)
+    if (by !== undefined && change.previous === undefined) {
+      tally.tell(Effect.logInfo(`${tableOf(change.relation)} is left out, because of ${by}`))
+    }
+  })
+
+  /** A truncate of a table that has the rows of other relations too: the operator decides what is run instead. */
+  const applyShared = Effect.fnUntraced(function* (change: TruncateChange, commitLsn: Lsn | undefined, tally: Tally) {
+    const { offset, relations } = change
+    yield* router.prepare(new Set(relations), { offset, commitLsn })
+    const found = bystanders(change, mapping, owners)
+    const truncating = (some: ReadonlyArray<Relation>) => {
+      const routes = some.map(router.routeOf).filter((route) => route !== undefined)
+      const statement = routes.length === 0 ? undefined : statementOf({ type: "truncate", routes, change }, options)
+      return statement === undefined || statement instanceof NoIdentity ? [] : [statement.text]
+    }
+    const [relation] = found.sharing
+    const table = tableOf(relation)
+    const place = { topic: config.topic, partition: config.partition, offset }
+    const statements = yield* Decision.take(place)
+    if (statements === undefined) {
+      const all = truncating(relations)
+      const own = truncating(relations.filter((one) => !found.sharing.includes(one)))
+      return yield* SchemaChange.refused(truncated(found, { all, own }), { ...place, table, commitLsn })
+    }
+    for (const text of statements) yield* alter({ kind: "decided", text, table }, { offset, relation }, commitLsn)
+    tally.tell(
+      Effect.logWarning(`${table}: its truncate was carried out as decided in fluvio.decision (offset ${offset})`)
+    )
+    tally.changes += 1
   })
 
   const applyChanges = Effect.fnUntraced(function* (
@@ -425,13 +488,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   ) {
     let run: Array<PlannedChange> = []
     for (const change of changes) {
-      if (change.type !== "relation" && change.type !== "type") {
+      if (change.type !== "relation" && change.type !== "type" && !isShared(change)) {
         run.push(change)
         continue
       }
       yield* applyRun(run, mode, commitLsn, tally)
       run = []
       if (change.type === "type") types.set(change.id, change)
+      else if (change.type === "truncate") yield* applyShared(change, commitLsn, tally)
       else yield* applyRelation(change, commitLsn, tally)
     }
     yield* applyRun(run, mode, commitLsn, tally)
@@ -451,6 +515,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     if (piece.epoch === epoch) return
     epoch = piece.epoch
     types.clear()
+    owners = Owners.of(mapping, [])
     unsaved = { relations: [], types: [] }
   }
 
@@ -531,9 +596,10 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const applyPart = Effect.fnUntraced(function* (piece: Piece, mode: Mode, tally: Tally) {
     const sql = yield* SqlClient.SqlClient
     const attempt = new Tally()
+    const undo = undoing()
     yield* sql.withTransaction(applyChanges(piece.changes, mode, piece.end?.commitLsn, attempt)).pipe(
       SqlFailure.typed,
-      Effect.onError(() => Effect.sync(router.forget))
+      Effect.onError(() => Effect.sync(undo))
     )
     if (mode === "in-order") attempt.replays = 1
     tally.add(attempt)
@@ -586,7 +652,11 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     const tally = new Tally()
     enter(piece)
     const position = positionAt(end, epoch)
-    for (const change of piece.changes) if (change.type === "type") types.set(change.id, change)
+    for (const change of piece.changes) {
+      if (change.type === "type") types.set(change.id, change)
+      if (change.type === "relation") owners = owners.with(change.relation)
+    }
+    router.forget()
     const started = now()
     const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
     yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
@@ -603,6 +673,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     return yield* new PositionConflict({ topic: config.topic, partition: config.partition, expected })
   })
 
-  const sink: Sink = { isReplica: session.isReplica, plan, whole, parts, past, stillOurs }
+  const unmatched: Sink["unmatched"] = () => {
+    const { relations } = owners
+    return relations.length === 0 ? undefined : Filters.unmatched(config, relations, types)
+  }
+
+  const leftOut = owners.relations.filter((relation) => mapping.table(relation) === undefined).map(tableOf)
+  if (leftOut.length > 0) yield* Effect.logInfo(`Left out, as the settings are: ${leftOut.toSorted().join(", ")}`)
+
+  const sink: Sink = { isReplica: session.isReplica, unmatched, plan, whole, parts, past, stillOurs }
   return sink
 })

@@ -15,6 +15,8 @@ import { Lsn, formatLsn } from "../stream/OffsetStore.ts"
 import type { Relation, RelationColumn } from "../stream/Relation.ts"
 import { type Route, route } from "../target/Route.ts"
 import * as Decision from "./Decision.ts"
+import * as Filters from "./Filters.ts"
+import { moved, type Owners, parked, type Refusal, shared, taken } from "./Owners.ts"
 import { interpret, isSameType, mostListed, type Reading } from "./Reading.ts"
 import { type TargetType, type TypeName, isWidening, resolve } from "./SourceType.ts"
 import * as SqlFailure from "../target/SqlFailure.ts"
@@ -723,6 +725,8 @@ export interface PlanContext {
     readonly types: { readonly [type: string]: string }
   }
   readonly mapping: Mapping
+  /** Before the change. */
+  readonly owners: Owners
   /** Reads the target's catalog, afresh: somebody may have prepared it for this very change. */
   readonly tables: (
     names: ReadonlyArray<TableName>
@@ -757,18 +761,65 @@ const hasRows = Effect.fnUntraced(function* (table: TargetTable) {
   return row.hasRows
 })
 
+/** The error of a refusal: each of its ways is a decision that the operator can take. */
+export const refused = (
+  { hint, reason, ways }: Refusal,
+  {
+    commitLsn,
+    table,
+    ...place
+  }: Decision.DecisionPlace & { readonly table: string; readonly commitLsn: Lsn | undefined }
+): SchemaRefused =>
+  new SchemaRefused({
+    table,
+    offset: place.offset,
+    commitLsn,
+    reason,
+    alternatives: ways.map(({ statements }) => [Decision.statementOf(place, statements)]),
+    readings: ways.map(({ reading }) => reading),
+    hint: `${hint}; ${ways.length === 0 ? "then start again" : restart}`
+  })
+
+const nothing: SchemaDiff = { statements: [], warnings: [], unfilled: [] }
+
+const textsOf = ({ statements }: SchemaDiff): ReadonlyArray<string> => statements.map(({ text }) => text)
+
 /**
- * {@link diff} against the target as the ambient transaction sees it, unless the operator has decided what is run. Runs
- * no statement.
+ * {@link diff} against the target as the ambient transaction sees it, unless the table is not this relation's to alter, or
+ * the operator has decided what is run. Runs no statement.
  */
 export const plan = Effect.fn("SchemaChange.plan")(function* (
   change: RelationChange,
-  { commitLsn, config, mapping, tables: load, types }: PlanContext
+  { commitLsn, config, mapping, owners, tables: load, types }: PlanContext
 ): Effect.fn.Return<SchemaDiff, SchemaRefused | NotATable | SqlFailure.SqlFailure, SqlClient.SqlClient> {
   const { offset, previous, relation } = change
   const table = mapping.table(relation)
-  if (config.schemaChanges === "none" || table === undefined) return { statements: [], warnings: [], unfilled: [] }
-  const previousTable = previous === undefined ? undefined : mapping.table(previous)
+  const name = table === undefined ? qualified(relation.namespace, relation.name) : nameOf(table)
+  const place = { topic: config.topic, partition: config.partition, offset }
+  const decided = Effect.fnUntraced(function* (planned: Result.Result<SchemaDiff, SchemaRefused>) {
+    if (Result.isSuccess(planned) && planned.success.statements.length === 0) return planned.success
+    const statements = yield* Decision.take(place)
+    if (statements === undefined) return yield* Effect.fromResult(planned)
+    return {
+      statements: statements.map((text): SchemaStatement => ({ kind: "decided", text, table: name })),
+      warnings:
+        statements.length === 0 ? [`${name}: nothing is run for the change, as decided in fluvio.decision`] : [],
+      unfilled: []
+    }
+  })
+  const refuse = (refusal: Refusal) => decided(Result.fail(refused(refusal, { ...place, commitLsn, table: name })))
+
+  const former = previous && mapping.table(previous)
+  const changed = (following: () => ReadonlyArray<string>) =>
+    previous && Filters.changed(previous, relation, mapping, following)
+  const rival = owners.rivalOf(relation)
+  if (table === undefined || (config.schemaChanges === "none" && rival === undefined)) {
+    const refusal = changed(() => (table && former ? moved(former, table) : []))
+    return refusal === undefined ? nothing : yield* refuse(refusal)
+  }
+
+  // The table that a relation had under a name that is another's now is that one's, or has made room for it.
+  const previousTable = former && previous && (owners.hasName(previous) ? former : parked(former, previous))
   const tables = yield* load(previousTable === undefined ? [table] : [table, previousTable])
   const resolved = yield* resolve([...relation.columns, ...(previous?.columns ?? [])], {
     types,
@@ -776,11 +827,10 @@ export const plan = Effect.fn("SchemaChange.plan")(function* (
     schema: table.schema,
     schemaOf: mapping.schema
   }).pipe(SqlFailure.typed)
-  const target = tables.get(nameOf(table))
+  const target = tables.get(name)
   const previousTarget = previousTable && tables.get(nameOf(previousTable))
   const altered = target ?? previousTarget
-  const place = { topic: config.topic, partition: config.partition, offset }
-  const planned = diff(change, target, previousTarget, {
+  const options: DiffOptions = {
     policy: config.schemaChanges,
     unclear: config.unclearChanges,
     table,
@@ -790,16 +840,40 @@ export const plan = Effect.fn("SchemaChange.plan")(function* (
     commitLsn,
     decide: (statements) => Decision.statementOf(place, statements),
     ...resolved
-  })
-  if (Result.isSuccess(planned) && planned.success.statements.length === 0) return planned.success
-  const decided = yield* Decision.take(place)
-  if (decided === undefined) return yield* Effect.fromResult(planned)
-  return {
-    statements: decided.map((text) => ({ kind: "decided", text, table: nameOf(table) })),
-    warnings:
-      decided.length === 0 ? [`${nameOf(table)}: nothing is run for the change, as decided in fluvio.decision`] : [],
-    unfilled: []
   }
+  /** What the policy `full` would do. */
+  const follow = () => diff(change, target, previousTarget, { ...options, policy: "full" })
+
+  const refusal = changed(() => {
+    const followed = follow()
+    return Result.isSuccess(followed) ? textsOf(followed.success) : former === undefined ? [] : moved(former, table)
+  })
+  if (refusal !== undefined) return yield* refuse(refusal)
+
+  const warnings: Array<string> = []
+  if (rival !== undefined && target !== undefined) {
+    const isLost = previousTarget === undefined
+    const fresh = diff(isLost ? { ...change, previous: undefined } : change, undefined, previousTarget, {
+      ...options,
+      policy: "full",
+      previousTable: isLost ? undefined : previousTable
+    })
+    if (Result.isFailure(fresh)) return yield* decided(fresh)
+    const taking = taken(relation, rival, { owners, table, needs: textsOf(fresh.success) })
+    if (config.schemaChanges !== "none" && config.unclearChanges === "stop") return yield* refuse(taking)
+    warnings.push(`${name}: the rows that it has stay there, although ${taking.reason}`)
+  }
+
+  const planned = diff(change, target, previousTarget, options)
+  const others = owners.of(previousTable ?? table).filter(({ id }) => id !== relation.id && id !== rival?.id)
+  if (others.length > 0) {
+    const made = Result.isSuccess(planned) ? planned : follow()
+    if (Result.isSuccess(made) && made.success.statements.some(({ kind }) => !allowed.additive.has(kind))) {
+      return yield* refuse(shared(relation, others, textsOf(made.success)))
+    }
+  }
+  const result = yield* decided(planned)
+  return { ...result, warnings: [...warnings, ...result.warnings] }
 })
 
 /** What in the target depends on the column of a statement: views, triggers, generated columns and their like. */

@@ -143,7 +143,7 @@ const decide = (found: Found, wanted: Wanted): TargetType => {
 }
 
 /** The settings `types` that speak of a type, the most exact first. */
-const keysOf = (typeId: number, type: TypeName | undefined): ReadonlyArray<string> => [
+export const keysOf = (typeId: number, type: TypeName | undefined): ReadonlyArray<string> => [
   String(typeId),
   ...(type === undefined ? [] : [fullName(type), type.name])
 ]

@@ -49,8 +49,7 @@ layer(Replica.layer, real)("Schema changes", (it) => {
       yield* replica.replicate(
         "ALTER TABLE moved RENAME TO renamed; INSERT INTO renamed VALUES (2, 'v')",
         "CREATE SCHEMA elsewhere; ALTER TABLE renamed SET SCHEMA elsewhere; INSERT INTO elsewhere.renamed VALUES (3, 'v')",
-        "CREATE TABLE elsewhere.made (a int, b int, PRIMARY KEY (b, a)); INSERT INTO elsewhere.made VALUES (1, 2)",
-        "CREATE TABLE again (id int PRIMARY KEY); INSERT INTO again VALUES (1); DROP TABLE again; CREATE TABLE again (id int PRIMARY KEY, v text); INSERT INTO again VALUES (2, 'v')"
+        "CREATE TABLE elsewhere.made (a int, b int, PRIMARY KEY (b, a)); INSERT INTO elsewhere.made VALUES (1, 2)"
       )
       yield* replica.same("SELECT * FROM elsewhere.renamed ORDER BY id")
       yield* replica.same("SELECT * FROM elsewhere.made")
@@ -58,8 +57,6 @@ layer(Replica.layer, real)("Schema changes", (it) => {
         yield* replica.rows("SELECT to_regclass('public.moved'), to_regclass('public.renamed') AS other"),
         [[null, null]]
       )
-      // The dropped table's rows are not the stream's to delete; a table of its name goes on in its place.
-      assert.deepStrictEqual(yield* replica.rows("SELECT id FROM again ORDER BY id"), [["1"], ["2"]])
       const before = kinds(replica)
 
       // A source that starts again describes its tables again, which asks for nothing.

@@ -908,3 +908,75 @@ describe("Connector's standby", () => {
     })
   )
 })
+
+const unmatched = (setting: string, name: string) =>
+  `Warn: \`${setting}\` names ${name}, but the source has shown no such table so far`
+
+describe("Settings that name what is not there", () => {
+  it.effect("are told once what the log held is applied, and tables that are left out are named", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        log: Pipeline.log(begin(100), relation(pet), row(1, "n1"), commit(100)),
+        config: { tables: { include: ["public.pest"], exclude: ["public.a*"] } }
+      })
+      yield* pipeline.until(() => pipeline.logged.some((line) => line.startsWith("Warn")))
+      yield* pipeline.append(transaction(200, 2))
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.deepStrictEqual(
+        pipeline.logged.filter((line) => line.includes("tables.")),
+        [
+          "Info: public.pets is left out, because of tables.include",
+          unmatched("tables.include", "public.pest"),
+          unmatched("tables.exclude", "public.a*")
+        ]
+      )
+    })
+  )
+
+  it.effect("are told at the start where nothing new has come", () =>
+    Effect.gen(function* () {
+      const config = { tables: { include: ["public.pest"] } }
+      const last = Pipeline.log(transaction(100, 1))
+      const pipeline = yield* Pipeline.start({
+        log: last,
+        stored: Pipeline.applied(3, commit(100), 100, [pet]),
+        config
+      })
+      yield* pipeline.until(() => pipeline.logged.some((line) => line.startsWith("Warn")))
+      assert.include(pipeline.logged, "Info: Left out, as the settings are: public.pets")
+      assert.include(pipeline.logged, unmatched("tables.include", "public.pest"))
+    })
+  )
+
+  it.effect("are not told while the stream has shown no table", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        log: Pipeline.log(empty(100)),
+        config: { tables: { include: ["public.pest"] } }
+      })
+      yield* pipeline.settle
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      assert.notInclude(pipeline.logged.join("\n"), "Warn")
+    })
+  )
+
+  it.effect("are not told again after every failure that passes", () =>
+    Effect.gen(function* () {
+      const pipeline = yield* Pipeline.start({
+        log: Pipeline.log(begin(100), relation(pet), commit(100)),
+        config: { tables: { include: ["public.pest"] } }
+      })
+      yield* pipeline.until(() => pipeline.applied.length === 1)
+      yield* pipeline.fail(new FluvioUnreachable({ endpoint: "broker:9003", operation: "reading", reason: "reset" }))
+      yield* pipeline.until(() => pipeline.logged.some((line) => line.includes("trying again")))
+      yield* TestClock.adjust("1 second")
+      yield* pipeline.append(transaction(200, 2))
+      yield* pipeline.until(() => pipeline.applied.length === 2)
+      assert.lengthOf(
+        pipeline.logged.filter((line) => line === unmatched("tables.include", "public.pest")),
+        1
+      )
+    })
+  )
+})

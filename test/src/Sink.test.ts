@@ -733,6 +733,21 @@ describe("Sink's schema changes", () => {
         described.relations.map(({ relation }) => relation.name),
         ["pets", "log"]
       )
+      assert.include(pipeline.logged, "Info: public.log is left out, because of tables.exclude")
+    })
+  )
+
+  it.effect("stop where a relation has a name again that another one has got meanwhile", () =>
+    Effect.gen(function* () {
+      const other = relationOf({ id: 7 })
+      const pipeline = yield* Pipeline.start({
+        stored: Pipeline.knowing(pet, other),
+        log: Pipeline.log(begin(1), insert(7, row(1)), commit(1), begin(2), added(2), commit(2))
+      })
+      const error = yield* pipeline.stopped({ _tag: "SchemaRefused", offset: offset(4), commitLsn: lsn(2) })
+      assert.include(error.message, `relation ${pet.id} of the source is called public.pets now`)
+      assert.include(error.message, "the rows of relation 7")
+      assert.strictEqual((yield* pipeline.position)?.offset, offset(2))
     })
   )
 })

@@ -6,6 +6,7 @@ import { Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { qualified, quote } from "../../../src/target/Identifier.ts"
 import * as Mapping from "../../../src/target/Mapping.ts"
 import type { Relation, RelationColumn } from "../../../src/stream/Relation.ts"
+import { Owners } from "../../../src/schema/Owners.ts"
 import * as Router from "../../../src/schema/Router.ts"
 import { type PlanContext, plan, SchemaRefused } from "../../../src/schema/SchemaChange.ts"
 import { resolve, type TypeName } from "../../../src/schema/SourceType.ts"
@@ -69,6 +70,7 @@ const follow = (
       {
         config,
         mapping,
+        owners: Owners.of(mapping, before === undefined ? [] : [before]),
         tables: Router.make(mapping).tables,
         types: new Map(),
         commitLsn: undefined,
