@@ -362,8 +362,7 @@ export class Assembler {
     const alone = new Open(undefined, record.offset, false)
     // What cannot be read is that first of all: it may be set aside with what follows.
     this.add(event, record, alone)
-    // An origin changes nothing.
-    if (this.hasTransactions && event.type !== "origin") {
+    if (this.hasTransactions) {
       throw new OutsideTransaction({
         offset: record.offset,
         type: event.type,

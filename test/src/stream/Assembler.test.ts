@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Array, Option } from "effect"
 import * as fc from "fast-check"
-import type { FluvioRecord } from "../../../src/stream/FluvioConsumer.ts"
+import type { FluvioRecord, Offset } from "../../../src/stream/FluvioConsumer.ts"
 import type { Described, Position, StoredRelation } from "../../../src/stream/OffsetStore.ts"
 import { EventDecodeError, FloatNull } from "../../../src/stream/ReplicationEvent.ts"
 import { Assembler, type AssemblerOptions } from "../../../src/stream/Assembler.ts"
@@ -92,6 +92,7 @@ interface Applied {
 class Target {
   readonly applied: Array<Applied> = []
   position: Option.Option<Position> = Option.none()
+  error: unknown
   readonly relations = new Map<number, StoredRelation>()
   private open: Array<Change> = []
 
@@ -100,6 +101,9 @@ class Target {
     this.open.push(...piece.changes)
     if (piece.end === undefined) return
     const { record, ...last } = piece.end
+    if (piece.epoch !== Option.match(this.position, { onNone: () => 0, onSome: ({ epoch }) => epoch })) {
+      this.relations.clear()
+    }
     this.position = Option.some({ offset: record.offset, checksum: undefined, epoch: piece.epoch, ...last })
     if (piece.repeated !== undefined) return
     this.applied.push({ commitLsn: last.commitLsn, changes: this.open })
@@ -143,28 +147,58 @@ const comparable = (applied: ReadonlyArray<Applied>) =>
     )
   }))
 
+/** Where two histories meet, only rows can be compared: what was described in one means nothing in the other. */
+const rowsOf = (applied: ReadonlyArray<Applied>) =>
+  applied.map(({ changes, commitLsn }) => [
+    commitLsn,
+    changes.flatMap((change) => (change.type === "insert" ? [change.tuple.cells] : []))
+  ])
+const rowsIn = (history: ReadonlyArray<Events.SourceTransaction>) =>
+  history.map(({ changes, finalLsn }) => [
+    finalLsn,
+    changes.flatMap(({ message: { event } }) => (event.type === "insert" ? [event.tuple.cells] : []))
+  ])
+
 const maxBytes = fc.constantFrom(1, 300, 600, 1_000_000)
 
-/** Pushes in chunks of any size; `crash` decides after which the connector starts again from the position. */
+/** So many times, now and then. */
+const crashing = (choose: (n: number) => number, times: number) => {
+  let left = times
+  return () => left > 0 && choose(3) === 0 && left-- > 0
+}
+
+/**
+ * Pushes in chunks of any size; `crash` decides after which the connector starts again from the position. What stops it is
+ * the target's `error`.
+ */
 const run = (
   records: ReadonlyArray<FluvioRecord>,
   limit: number,
   choose: (n: number) => number,
-  crash: () => boolean
+  crash: () => boolean,
+  target = new Target(),
+  acceptEpoch?: Offset
 ): Target => {
-  const target = new Target()
+  target.error = undefined
   const resume = () =>
     new Assembler({
       ...defaults,
       position: target.position,
       described: { relations: [...target.relations.values()], types: [] },
-      maxBytes: limit
+      maxBytes: limit,
+      acceptEpoch
     })
   let assembler = resume()
-  for (let at = 0; at < records.length;) {
+  for (let at = target.next(); at < records.length;) {
     const chunk = records.slice(at, at + 1 + choose(6))
     at += chunk.length
-    for (const piece of push(assembler, chunk)) target.apply(piece)
+    try {
+      push(assembler, chunk)
+    } catch (error) {
+      target.error = error
+    }
+    assembler.completed.forEach((piece) => target.apply(piece))
+    if (target.error !== undefined) break
     if (crash()) {
       at = target.next()
       assembler = resume()
@@ -242,15 +276,11 @@ describe("Assembler", () => {
     assert.deepStrictEqual(insertedIds(pieces), ["1", "1"])
   })
 
-  it("tolerates an origin, inside a transaction and outside", () => {
-    const pieces = assemble([Events.begin(100), Events.origin(90, "up"), Events.commit(100), Events.origin(1, "up")])
-    assert.deepStrictEqual(
-      pieces.map((piece) => [piece.changes.length, piece.records, piece.end?.record.offset]),
-      [
-        [0, 3, Events.offset(2)],
-        [0, 1, Events.offset(3)]
-      ]
-    )
+  it("tolerates an origin, inside a transaction and in a log without any", () => {
+    const inside = assemble([Events.begin(100), Events.origin(90, "up"), Events.commit(100)])
+    assert.deepStrictEqual(changesOf(inside), [])
+    assert.deepStrictEqual(outline(inside), [[0, 2, undefined]])
+    assert.deepStrictEqual(outline(assemble([Events.origin(1, "up")])), [[0, 0, undefined]])
   })
 
   it("makes a transaction without an LSN of each change outside Begin and Commit", () => {
@@ -577,24 +607,26 @@ describe("Assembler", () => {
       )
     })
 
-    it.each([Events.insert(pets.id, row(2)), Events.relation(grown), Events.type(70_000, "mood")])(
-      "stops at what stands outside of a transaction: $json",
-      (message) => {
-        const assembler = new Assembler(defaults)
-        const error = thrownBy(() => push(assembler, Events.records(0, [...first, message, second[2]!])))
-        assert.instanceOf(error, OutsideTransaction)
-        assert.deepInclude({ ...error }, { offset: 3, type: message.event.type, after: "0/64" })
-        assert.deepStrictEqual(insertedIds(assembler.completed), ["1"])
-        assert.instanceOf(
-          thrownBy(() => assemble([message], { position: positionAt(9, 100, 1n) }, 10)),
-          OutsideTransaction
-        )
-        assert.instanceOf(
-          thrownBy(() => assemble([message], { position: lone, hasTransactions: true }, 10)),
-          OutsideTransaction
-        )
-      }
-    )
+    it.each([
+      Events.insert(pets.id, row(2)),
+      Events.relation(grown),
+      Events.type(70_000, "mood"),
+      Events.origin(90, "up")
+    ])("stops at what stands outside of a transaction: $json", (message) => {
+      const assembler = new Assembler(defaults)
+      const error = thrownBy(() => push(assembler, Events.records(0, [...first, message, second[2]!])))
+      assert.instanceOf(error, OutsideTransaction)
+      assert.deepInclude({ ...error }, { offset: 3, type: message.event.type, after: "0/64" })
+      assert.deepStrictEqual(insertedIds(assembler.completed), ["1"])
+      assert.instanceOf(
+        thrownBy(() => assemble([message], { position: positionAt(9, 100, 1n) }, 10)),
+        OutsideTransaction
+      )
+      assert.instanceOf(
+        thrownBy(() => assemble([message], { position: lone, hasTransactions: true }, 10)),
+        OutsideTransaction
+      )
+    })
   })
 
   describe("when a producer appends a batch twice", () => {
@@ -896,6 +928,24 @@ describe("Assembler", () => {
       assert.deepInclude({ ...error }, { offset: 1, commitLsn: "0/64", received: "0/65" })
     })
 
+    it("an update that leaves out its key, unless the old one stands beside it", () => {
+      const left = [Events.unchangedToast, Events.text("x")]
+      const error = thrownBy(() => assemble([Events.begin(100), Events.update(pets.id, left)]))
+      assert.instanceOf(error, EventDecodeError)
+      assert.deepInclude(
+        { ...error },
+        { offset: 1, commitLsn: "0/64", table: "public.pets", path: "message.new_tuple[0]", reason: "value left out" }
+      )
+      const pieces = assemble([
+        Events.begin(100),
+        Events.update(pets.id, left, { key: [Events.int4(1), Events.sqlNull] }),
+        Events.update(pets.id, left, { old: row(1) }),
+        Events.update(pets.id, [Events.int4(1), Events.unchangedToast]),
+        Events.commit(100)
+      ])
+      assert.deepStrictEqual(typesOf(pieces), ["update", "update", "update"])
+    })
+
     it("undecodable records and lost floats, with the transaction and the table", () => {
       const lost = thrownBy(() => assemble([Events.begin(100), Events.insert(pets.id, [Events.float8("null")])]))
       assert.instanceOf(lost, FloatNull)
@@ -918,13 +968,98 @@ describe("Assembler", () => {
           (history, entropy, limit, crashes) => {
             const choose = Events.chooser(entropy)
             const records = Events.records(0, Events.logOf(history, choose))
-            let left = crashes
-            const target = run(records, limit, choose, () => left > 0 && choose(3) === 0 && left-- > 0)
+            const target = run(records, limit, choose, crashing(choose, crashes))
+            assert.strictEqual(target.error, undefined)
             assert.deepStrictEqual<unknown>(Events.plain(comparable(target.applied)), Events.plain(expected(history)))
           }
         ),
         { numRuns: 1000 }
       )
+    })
+
+    it("or it stops where a Begin or a Commit is lost, with nothing but whole transactions applied", () => {
+      let stops = 0
+      fc.assert(
+        fc.property(
+          Events.arbitraryHistory,
+          Events.arbitraryEntropy,
+          maxBytes,
+          fc.nat(),
+          (history, entropy, limit, at) => {
+            const choose = Events.chooser(entropy)
+            const log = Events.logOf(history, choose)
+            const type = (n: number) => log[n]?.event.type
+            // Behind half a transaction that is sent again, a lost Begin joins both halves: only their places in the log tell.
+            const boundaries = log.flatMap((_, n) =>
+              type(n) === "commit" || (type(n) === "begin" && type(n - 1) === "commit") ? [n] : []
+            )
+            fc.pre(boundaries.length > 0)
+            const lost = boundaries[at % boundaries.length]
+            const records = Events.records(0, log.toSpliced(lost!, 1))
+            const target = run(records, limit, choose, crashing(choose, 3))
+            const whole = Events.plain(expected(history)) as ReadonlyArray<unknown>
+            assert.deepStrictEqual(Events.plain(comparable(target.applied)), whole.slice(0, target.applied.length))
+            if (target.error !== undefined) {
+              assert.include(
+                ["CommitMissing", "CommitWithoutBegin", "OutsideTransaction"],
+                (target.error as { readonly _tag: string })._tag
+              )
+              stops++
+            } else if (target.next() === records.length) {
+              assert.strictEqual(target.applied.length, history.length)
+            }
+          }
+        ),
+        { numRuns: 1000 }
+      )
+      assert.isAbove(stops, 200)
+    })
+
+    it("or it stops where the source was rewound, and goes on from there without a loss when that is accepted", () => {
+      let stops = 0
+      fc.assert(
+        fc.property(
+          Events.arbitraryHistory,
+          Events.arbitraryHistory,
+          Events.arbitraryEntropy,
+          maxBytes,
+          fc.integer({ min: -80, max: 80 }),
+          fc.bigInt({ min: -60n, max: 60n }),
+          (history, other, entropy, limit, lsns, clock) => {
+            const choose = Events.chooser(entropy)
+            const next = other.map((transaction) => ({
+              ...transaction,
+              finalLsn: transaction.finalLsn + BigInt(lsns),
+              timestamp: transaction.timestamp + clock
+            }))
+            const last = history.at(-1)!
+            fc.pre(next.every(({ finalLsn, timestamp }) => finalLsn !== last.finalLsn || timestamp !== last.timestamp))
+            const old = Events.logOf(history, choose)
+            const records = Events.records(0, [...old, ...Events.logOf(next, choose)])
+            const crash = crashing(choose, 3)
+            const target = run(records, limit, choose, crash)
+            const { error } = target
+            if (error === undefined) {
+              // It follows on, or all of it may still be proved to be repeats: then the position is in front of it.
+              const isOpen = next.every(({ finalLsn }) => finalLsn <= last.finalLsn)
+              assert.deepStrictEqual(rowsOf(target.applied), rowsIn(isOpen ? history : [...history, ...next]))
+              assert.strictEqual(target.next(), isOpen ? old.length : records.length)
+              return
+            }
+            stops++
+            assert.instanceOf(error, SourceRewound)
+            assert.strictEqual(error.offset, old.length)
+            assert.deepStrictEqual(rowsOf(target.applied), rowsIn(history))
+            assert.strictEqual(target.next(), old.length)
+            run(records, limit, choose, crash, target, Events.offset(error.offset))
+            assert.strictEqual(target.error, undefined)
+            assert.deepStrictEqual(rowsOf(target.applied), rowsIn([...history, ...next]))
+            assert.strictEqual(target.next(), records.length)
+          }
+        ),
+        { numRuns: 1000 }
+      )
+      assert.isAbove(stops, 200)
     })
 
     it("the same pieces however the records are cut into chunks, each record in one of them at most", () => {
