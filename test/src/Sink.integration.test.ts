@@ -158,7 +158,11 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Sink on PostgreSQL",
       const filled = [added(1), insert(2, [int4(1)])]
       const records = yield* partition({ log: transactions([relation(pet), relation(toys), ...filled]) })
       const { append } = Context.get(records, Log)
-      const connector = yield* startLive({ partition: records, url: database.url })
+      const connector = yield* startLive({
+        partition: records,
+        url: database.url,
+        config: { truncateCascade: "as-source" }
+      })
       const content = database.query(`
         SELECT (SELECT json_agg(pets) FROM pets) AS pets, (SELECT count(*) FROM toys) AS toys`)
       yield* connector.caughtUp
