@@ -446,14 +446,12 @@ const make = Effect.gen(function* () {
     Effect.mapError(failed("saving the position"))
   )
 
-  const literal = `'${topic.replaceAll("'", "''")}'`
-
   return OffsetStore.of({
     load,
     setStatement: (next) =>
       next === 0
-        ? `DELETE FROM fluvio.offset WHERE topic = ${literal} AND partition = ${partition}`
-        : `INSERT INTO fluvio.offset (topic, partition, current_offset) VALUES (${literal}, ${partition}, ${next - 1}) ` +
+        ? `DELETE FROM fluvio.offset WHERE topic = '${topic}' AND partition = ${partition}`
+        : `INSERT INTO fluvio.offset (topic, partition, current_offset) VALUES ('${topic}', ${partition}, ${next - 1}) ` +
           `ON CONFLICT (topic, partition) DO UPDATE SET current_offset = EXCLUDED.current_offset, saved_offset = NULL, ` +
           `checksum = NULL, commit_lsn = NULL, commit_time = NULL, latest_time = NULL, updated_at = now()`,
     save: (previous, next, changed) =>

@@ -8,7 +8,12 @@ import { begin, commit, insert, int4, type MessageFixture, relation, relationOf,
 import { log, partition, startLive } from "../pipeline.ts"
 import { type TestDatabase, TestPostgres } from "../postgres.ts"
 
-const pets = relationOf()
+/** Without a key, so that a row that is applied twice is there twice. */
+const keyless = {
+  replicaIdentity: "Nothing",
+  columns: relationOf().columns.map((c) => ({ ...c, isKey: false }))
+} as const
+const pets = relationOf(keyless)
 /** In another history of the source, the OID of `pets` belongs to another table. */
 const owners = relationOf({ name: "owners" })
 const later = relationOf({ id: 16_390 })
@@ -21,7 +26,6 @@ const transaction = (commitLsn: number, ...ids: ReadonlyArray<number>) => [
   commit(commitLsn)
 ]
 
-/** No key: a row that is applied twice is there twice. */
 const withoutKey = "CREATE TABLE pets (id int, name text)"
 
 const idsOf = (database: TestDatabase, table = "pets") =>

@@ -137,7 +137,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       const fixture = yield* fixtureOn(database)
-      const store = yield* fixture.instance("it's", 1)
+      const store = yield* fixture.instance("orders", 1)
       const set = store.setStatement(Offset.make(3))
       yield* store.load
       // Before anything was applied.
