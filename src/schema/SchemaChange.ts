@@ -468,32 +468,34 @@ const refuseUnclear = (
     return yield* draft.refuse(reason, offered, [...more, restart].join(" "), told)
   })
 
-/** Ways in which a table that is described for the first time can have become what it is: by name, or by renames. */
+/**
+ * Ways in which a table that is described for the first time can have become what it is, the first of them by name. A
+ * column that the target lacks may have another name here; and as a new column comes last, it may be an earlier form of
+ * one that stands behind it: `(id, a)` becomes `(id, b, a)` when `a` is renamed to `b`, and another `a` is added.
+ */
 const meetings = (draft: Draft, target: TargetTable): ReadonlyArray<Reading> => {
   const { change, options } = draft
-  const { columns } = change.relation
-  const names = new Set(appliedOf(change.relation, options).map(({ name }) => name))
-  const existing = new Set(target.columns.map(({ name }) => name))
-  const own = target.columns.filter(
-    ({ isGenerated, name }) => !isGenerated && !names.has(name) && options.columnName(name) === name
-  )
+  const applied = appliedOf(change.relation, options).map(({ name }) => name)
+  const places = new Map(target.columns.map(({ name }, place) => [name, place]))
+  const plain = target.columns.filter(({ isGenerated, name }) => !isGenerated && options.columnName(name) === name)
   let readings: ReadonlyArray<Reading> = [{ changes: [], origins: [] }]
-  for (const column of columns) {
+  for (const column of change.relation.columns) {
     const name = options.columnName(column.name)
-    if (name === undefined || existing.has(name)) {
-      readings = readings.map(({ changes, origins }) => ({ changes, origins: [...origins, column] }))
-      continue
-    }
     const type = options.typeOf(column)
+    const before = name === undefined ? [] : applied.slice(0, applied.indexOf(name))
     readings = readings.flatMap(({ changes, origins }): ReadonlyArray<Reading> => {
+      const taken = origins.flatMap((origin) => origin?.name ?? [])
+      if (name === undefined || (places.has(name) && !taken.includes(name))) {
+        return [{ changes, origins: [...origins, column] }]
+      }
       const added = { type: "added", after: column, proof: "descriptions" } as const
-      const renamed = own
-        .filter((mine) => mine.fullType === type && !origins.some((origin) => origin?.name === mine.name))
+      const renamed = plain
+        .filter((mine) => mine.fullType === type && !taken.includes(mine.name) && !before.includes(mine.name))
         .map((mine) => {
-          const before = { ...column, name: mine.name }
+          const origin = { ...column, name: mine.name }
           return {
-            changes: [...changes, { type: "renamed", before, after: column, proof: "descriptions" } as const],
-            origins: [...origins, before]
+            changes: [...changes, { type: "renamed", before: origin, after: column, proof: "descriptions" } as const],
+            origins: [...origins, origin]
           }
         })
       return [{ changes: [...changes, added], origins: [...origins, undefined] }, ...renamed]
@@ -501,19 +503,27 @@ const meetings = (draft: Draft, target: TargetTable): ReadonlyArray<Reading> => 
     // One more than is listed, so that it shows.
     readings = readings.slice(0, mostListed + 1)
   }
-  return readings
+  // A rename keeps the place, and a target that somebody has ordered otherwise is no former shape of the source's table.
+  const isPossible = ({ changes, origins }: Reading) => {
+    if (!changes.some((one) => one.type === "renamed" && applied.includes(one.before.name))) return true
+    const kept = origins.flatMap((origin) => (origin === undefined ? [] : (places.get(origin.name) ?? [])))
+    return kept.every((place, n) => n === 0 || kept[n - 1] < place)
+  }
+  const shortest = readings[0].changes.length
+  return readings.filter((reading) => isPossible(reading) && reading.changes.length <= shortest + 2)
 }
 
 /** The first description of a table that the target has: what it lacks may have another name here. */
 const meet = (draft: Draft, target: TargetTable): Result.Result<void, SchemaRefused> =>
   Result.gen(function* () {
     const readings = meetings(draft, target)
-    if (readings.length > 1 && draft.options.hasRows) {
+    const [byName, ...others] = readings
+    if (draft.options.hasRows && others.some(({ changes }) => changes.length <= byName.changes.length + 1)) {
       const own = target.columns.map(({ fullType, name }) => `${quote(name)} ${fullType}`).join(", ")
       const what = `this is its first description, and the target has rows under other names: (${own})`
       return yield* refuseUnclear(draft, readings, readings.length > mostListed, target, what)
     }
-    const way = yield* wayOf(draft, readings[0], target, false)
+    const way = yield* wayOf(draft, byName, target, false)
     if (way.unknownKey.length > 0) return yield* refuseUnknownKey(draft, way.unknownKey)
     draft.take(way)
   })

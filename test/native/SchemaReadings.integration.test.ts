@@ -154,6 +154,32 @@ scenarios("Columns that the stream no longer shows", {
   }
 })
 
+const filled = "CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, 'old')"
+
+scenarios("Columns that moved before the first description", {
+  "a rename and an added column of the old name": {
+    both: filled,
+    changes: ["ALTER TABLE t RENAME a TO b; ALTER TABLE t ADD a text; INSERT INTO t VALUES (2, 'b', 'a')"],
+    ends: stops("SchemaRefused", { facts: { reason: /first description/ }, offers: ["goes on", "source"] })
+  },
+  "the same in front of a column that stays": {
+    both: "CREATE TABLE t (id int PRIMARY KEY, a text, n date); INSERT INTO t VALUES (1, 'old', NULL)",
+    changes: ["ALTER TABLE t RENAME a TO b; ALTER TABLE t ADD a text; INSERT INTO t VALUES (2, 'b', NULL, 'a')"],
+    settings: full,
+    ends: stops("SchemaRefused", { facts: { reason: /first description/ }, offers: ["goes on", "source"] })
+  },
+  "a rename": {
+    both: filled,
+    changes: ["ALTER TABLE t RENAME a TO b; INSERT INTO t VALUES (2, 'b')"],
+    ends: stops("SchemaRefused", { facts: { reason: /first description/ }, offers: ["goes on", "source"] })
+  },
+  "an added column, which is new": {
+    both: filled,
+    changes: ["ALTER TABLE t ADD b text; INSERT INTO t VALUES (2, 'a', 'b')"],
+    ends: "source"
+  }
+})
+
 scenarios("Changes under additive that alter what exists", {
   "a rename": {
     both: "CREATE TABLE t (id int PRIMARY KEY, a text, b date)",

@@ -468,6 +468,9 @@ describe("diff follows", () => {
 
 const on = (...texts: ReadonlyArray<string>) => texts.map((text) => `ALTER TABLE "public"."t" ${text}`).join("; ")
 const offered = (error: SchemaRefused) => error.alternatives.map(([text]) => text)
+/** What is offered when a table is described for the first time. */
+const met = (after: ReadonlyArray<string>, before: ReadonlyArray<string>) =>
+  offered(refused({ after: relation(after), target: target(before) }))
 
 describe("diff refuses", () => {
   const columns = ["id integer key", "a text", "b text"]
@@ -589,6 +592,28 @@ describe("diff refuses", () => {
     const given = { after: relation(["id integer key", "b text"]), target: target(["id integer", "a text", "n date"]) }
     assert.deepStrictEqual(offered(refused(given)), [on(`ADD COLUMN "b" text`), on(`RENAME COLUMN "a" TO "b"`)])
     assert.strictEqual(statements({ ...given, options: { hasRows: false } }).length, 1)
+  })
+
+  it("a name that may have moved to a newer column before the first description", () => {
+    const ways = [on(`ADD COLUMN "b" text`), on(`RENAME COLUMN "a" TO "b"`, `ADD COLUMN "a" text`)]
+    assert.deepStrictEqual(met(["id integer key", "b text", "a text"], ["id integer", "a text"]), ways)
+    assert.deepStrictEqual(
+      met(["id integer key", "b text", "n date", "a text"], ["id integer", "a text", "n date"]),
+      ways
+    )
+    const three = ["id integer", "a text", "b text"]
+    assert.deepStrictEqual(met(["id integer key", "c text", "a text", "b text"], three), [
+      on(`ADD COLUMN "c" text`),
+      on(`RENAME COLUMN "a" TO "c"`, `ADD COLUMN "a" text`),
+      on(`RENAME COLUMN "a" TO "c"`, `RENAME COLUMN "b" TO "a"`, `ADD COLUMN "b" text`)
+    ])
+    // Of another type it is another column, and behind all others it is new.
+    for (const after of [
+      ["id integer key", "b date", "a text"],
+      ["id integer key", "a text", "b text"]
+    ]) {
+      assert.strictEqual(statements({ after: relation(after), target: target(["id integer", "a text"]) }).length, 1)
+    }
   })
 
   it("a rename out of what a filter leaves out, or into it", () => {
