@@ -17,7 +17,7 @@ import type { Pace } from "./Pace.ts"
 import { FoldGivenUp, isFoldsOwn, isTooMuch, type SinkError } from "./SinkError.ts"
 import type { Change, End, Piece } from "./stream/Change.ts"
 
-export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineTooLarge
+export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit
 
 export interface Apply {
   /**
@@ -71,22 +71,42 @@ const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | und
   }
 }
 
+/** The target may have been altered since it was looked at. */
+const isOfShape = (error: SinkError | FoldGivenUp): boolean =>
+  error._tag === "SchemaRefused" || error._tag === "TableMissing" || error._tag === "NotATable"
+
 const isFinal = (error: unknown): boolean => Predicate.hasProperty(error, "isRetryable") && error.isRetryable === false
 
 export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pace) {
   const config = yield* ConnectorConfig
   const quarantine = yield* Quarantine.make()
-  /** Transactions set aside since the last one that was applied. */
-  let inARow = 0
 
-  const setAside = Effect.fnUntraced(function* (piece: Piece, end: End, held: Quarantine.Held) {
+  const setAside = Effect.fnUntraced(function* (piece: Piece, end: End, found: Omit<Quarantine.Held, "schemaChanges">) {
+    const inARow = yield* quarantine.refresh
+    if (inARow >= config.quarantineLimit) {
+      const { offset } = end.record
+      return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: found.message })
+    }
+    const held = { ...found, schemaChanges: yield* sink.schemaChanges(piece.changes, end.commitLsn) }
     const applied = yield* sink.past(piece, end, quarantine.hold(held))
     quarantine.held(held)
     const lsn = end.commitLsn === undefined ? "" : ` (${formatLsn(end.commitLsn)})`
     yield* Effect.logWarning(
       `Set aside the transaction at offsets ${held.first} to ${end.record.offset}${lsn}: ${held.message}`
     )
+    if (held.schemaChanges.length > 0) {
+      yield* Effect.logWarning(
+        `Its change of the schema is not made, and what follows of these tables is set aside too. Before you resolve it, run in the target: ${held.schemaChanges.join("; ")}`
+      )
+    }
     return applied
+  })
+
+  /** What an operator has resolved meanwhile holds nothing back. */
+  const follows = Effect.fnUntraced(function* (changes: ReadonlyArray<Change>) {
+    if (!quarantine.follows(changes)) return false
+    yield* quarantine.refresh
+    return quarantine.follows(changes)
   })
 
   const policyOf = (error: SinkError): "halt" | "quarantine" => {
@@ -104,11 +124,6 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
   ) {
     const reason = reasonOf(error)
     if (reason === undefined || policyOf(error) === "halt") return yield* error
-    if (inARow === config.quarantineLimit) {
-      const { offset } = end.record
-      return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: error.message })
-    }
-    inARow += 1
     const sqlState = error._tag === "ApplyFailed" ? error.failure.sqlState : undefined
     return yield* setAside(piece, end, {
       first,
@@ -124,7 +139,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
   const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
     const { changes, first, refusal, xid } = piece
     if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
-    if (quarantine.follows(changes)) {
+    if (yield* follows(changes)) {
       const sqlState = undefined
       return yield* setAside(piece, end, {
         first,
@@ -137,12 +152,12 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
       })
     }
     return yield* sink.whole([piece], "folded", plan).pipe(
-      // In order, each statement is about one row only.
+      // In order, each statement is about one row only; and the target's tables are looked at again.
       Effect.catchIf(
-        (error) => isFoldsOwn(error) || isTooMuch(error),
+        (error) => isFoldsOwn(error) || isTooMuch(error) || isOfShape(error),
         () => sink.whole([piece], "in-order")
       ),
-      Effect.tap(() => Effect.sync(() => (inARow = changes.length === 0 ? inARow : 0))),
+      Effect.tap(() => (changes.length === 0 ? Effect.void : quarantine.applied)),
       Effect.catch((error) =>
         error instanceof FoldGivenUp || error.isRetryable
           ? Effect.fail(error as SinkError)
@@ -162,7 +177,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
         (error) => isFoldsOwn(error) && changesOf(group) <= mostInOrder,
         () => sink.whole(group, "in-order")
       ),
-      Effect.tap(() => Effect.sync(() => (inARow = changesOf(group) === 0 ? inARow : 0))),
+      Effect.tap(() => (changesOf(group) === 0 ? Effect.void : quarantine.applied)),
       Effect.catch((error) => {
         if (isTooMuch(error)) {
           pace.slow()
@@ -188,11 +203,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
     let records = 0
     let bytes = 0
     let isFollowing = false
-    const note = (piece: Piece) => {
+    const note = Effect.fnUntraced(function* (piece: Piece) {
       last = piece
       records += piece.records
       bytes += piece.bytes
-      isFollowing ||= quarantine.follows(piece.changes)
+      isFollowing ||= yield* follows(piece.changes)
       for (const change of piece.changes) {
         if (change.type === "relation" || change.type === "type") {
           learned.push(change)
@@ -203,14 +218,14 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
           touched.set(table, { type: "relation", offset: change.offset, relation, previous: undefined })
         }
       }
-    }
+    })
     const changes = () => [...learned, ...touched.values()]
     const whole = (end: End): Piece => ({ ...last, changes: learned, records, bytes, end })
     const drain = Effect.gen(function* () {
       while (last.end === undefined) {
         const piece = yield* more
         if (piece.isFirst) return new Sink.BrokenOff()
-        note(piece)
+        yield* note(piece)
       }
       return last.end
     })
@@ -227,14 +242,15 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
         message: followsMessage
       })
     })
-    note(first)
+    yield* note(first)
     if (isFollowing) return yield* follow
-    const noted = Effect.flatMap(more, (piece) => {
-      if (!piece.isFirst) note(piece)
-      return isFollowing ? Effect.fail(new Follows()) : Effect.succeed(piece)
+    const noted = Effect.gen(function* () {
+      const piece = yield* more
+      if (!piece.isFirst) yield* note(piece)
+      return isFollowing ? yield* Effect.fail(new Follows()) : piece
     })
     return yield* sink.parts(first, noted).pipe(
-      Effect.tap(() => Effect.sync(() => (inARow = 0))),
+      Effect.tap(() => quarantine.applied),
       Effect.catch((error) => {
         if (error instanceof Sink.BrokenOff) return Effect.succeed(error)
         if (error instanceof Follows) return follow

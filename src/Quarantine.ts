@@ -2,20 +2,18 @@
  * Transactions that are set aside whole, in the target, in the same transaction as the position that moves past them.
  *
  * The order of each key is kept: a later transaction that touches a key of one that is held follows it there. What an
- * operator has replayed or discarded (`fluvio.quarantine.status`) holds nothing back any more after the next start.
+ * operator has replayed or discarded (`fluvio.quarantine.status`) holds nothing back any more from then on.
  */
 import { Effect, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
-import { FluvioConsumer, type FluvioError, Offset } from "./stream/FluvioConsumer.ts"
-import { identityOf } from "./plan/Fold.ts"
+import { HeldKeys, keysOf, nameOf, relationsOf } from "./HeldKeys.ts"
+import type { Change, End } from "./stream/Change.ts"
+import { FluvioConsumer, type FluvioError, type FluvioRecord, Offset } from "./stream/FluvioConsumer.ts"
 import { formatLsn } from "./stream/OffsetStore.ts"
-import type { Relation } from "./stream/Relation.ts"
+import { isRetryable } from "./stream/Outcome.ts"
 import * as Mapping from "./target/Mapping.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
-import type { Change, End } from "./stream/Change.ts"
-import type { Tuple } from "./stream/Tuple.ts"
-import { isRetryable } from "./stream/Outcome.ts"
 
 /** Why a transaction is set aside: the class that `on-error.*` names, or that it follows one with the same key. */
 export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"
@@ -31,10 +29,9 @@ export interface Held {
   readonly sqlState: string | undefined
   /** The message of the error: names and offsets, never a value. */
   readonly message: string
+  /** What it would have changed of the target's schema: statements, or what else brings the target there. */
+  readonly schemaChanges: ReadonlyArray<string>
 }
-
-/** The largest transaction that is set aside: its records become one row. */
-const mostBytes = 256 * 1024 * 1024
 
 /** So many transactions in a row were set aside that the fault is hardly theirs. */
 export class QuarantineLimit extends Schema.TaggedError<QuarantineLimit>()("QuarantineLimit", {
@@ -43,78 +40,45 @@ export class QuarantineLimit extends Schema.TaggedError<QuarantineLimit>()("Quar
   reason: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = "resolve what is held in fluvio.quarantine, or raise `quarantine-limit`; then start again"
+  readonly remedy =
+    "resolve what is held (UPDATE fluvio.quarantine SET status = 'discarded' or 'replayed', resolved_at = now() WHERE …), or raise `quarantine-limit`; then start again"
   override get message() {
-    return `${this.limit} transactions in a row were set aside, and the one that ends at offset ${this.offset} fails too: ${this.reason}`
+    return `${this.limit} transactions in a row were set aside and are held, and the one that ends at offset ${this.offset} would be set aside too: ${this.reason}`
   }
 }
 
-/** A transaction is too large to be set aside. */
-export class QuarantineTooLarge extends Schema.TaggedError<QuarantineTooLarge>()("QuarantineTooLarge", {
-  offset: Offset,
-  reason: Schema.String
-}) {
-  readonly isRetryable = isRetryable(this)
-  readonly remedy = "resolve the cause in the target; then start again"
-  override get message() {
-    return `the transaction that begins at offset ${this.offset} has more than ${mostBytes / 1024 / 1024} MiB and cannot be set aside: ${this.reason}`
-  }
-}
+/** Of a transaction that touches more rows of a table, the whole table is held. */
+const mostKeysOfOne = 1000
+/** And of all that are held together. */
+const mostKeys = 100_000
 
-const nameOf = (relation: Relation): string => `${relation.namespace}.${relation.name}`
-
-/** A whole table, or one row of it by its key: what later changes are compared with. */
-const keyText = (relation: Relation, tuple: Tuple | null): string => {
-  const isKeyed = relation.replicaIdentity === "Default" || relation.replicaIdentity === "Index"
-  const cells = tuple?.cells.filter((_, index) => relation.columns[index].isKey) ?? []
-  const isKnown = isKeyed && cells.length > 0 && cells.every((cell) => cell !== null && cell !== undefined)
-  return JSON.stringify(isKnown ? [nameOf(relation), ...cells] : [nameOf(relation)])
-}
-
-/** Of tables that are left out, nothing is held and nothing follows. */
-const keysOf = (change: Change, mapping: Mapping.Mapping): ReadonlyArray<string> => {
-  if (change.type === "insert" || change.type === "update" || change.type === "delete") {
-    if (mapping.table(change.relation) === undefined) return []
-  }
-  const isApplied = (relation: Relation) => mapping.table(relation) !== undefined
-  switch (change.type) {
-    case "insert":
-      return [keyText(change.relation, change.tuple)]
-    case "update":
-      return [keyText(change.relation, identityOf(change)), keyText(change.relation, change.newTuple)]
-    case "delete":
-      return [keyText(change.relation, identityOf(change))]
-    case "truncate":
-      return change.relations.filter(isApplied).map((relation) => keyText(relation, null))
-    case "relation":
-      // A table may have been held under the name that it had before.
-      return [change.relation, change.previous ?? []]
-        .flat()
-        .filter(isApplied)
-        .map((relation) => keyText(relation, null))
-    case "type":
-      return []
-  }
-}
-
-const relationsOf = (change: Change): ReadonlyArray<Relation> =>
-  change.type === "type" ? [] : change.type === "truncate" ? change.relations : [change.relation]
+/** Records travel to the target in parts of about this size. */
+const partBytes = 1024 * 1024
+const partRecords = 10_000
 
 const arrayText = (values: Iterable<string>): string =>
   `{${Array.from(values, (value) => `"${value.replace(/["\\]/g, "\\$&")}"`).join(",")}}`
 
-const hex = (bytes: Uint8Array): string =>
-  `\\x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`
+/** What the table says of the transactions that are held. */
+interface Summary {
+  readonly count: number
+  /** Changes with every row that comes or goes. */
+  readonly ids: bigint
+  /** Set aside since the last transaction that was applied. */
+  readonly inARow: number
+}
 
 export interface Quarantine {
   /** The transaction touches what one that is held has touched. */
   readonly follows: (changes: ReadonlyArray<Change>) => boolean
+  /** Looks whether the operator has resolved any; gives how many are held in a row. */
+  readonly refresh: Effect.Effect<number, SqlFailure.SqlFailure, SqlClient.SqlClient>
   /** Stores the transaction with its records, read from the topic again; in the ambient transaction. */
-  readonly hold: (
-    held: Held
-  ) => Effect.Effect<void, SqlFailure.SqlFailure | FluvioError | QuarantineTooLarge, SqlClient.SqlClient>
+  readonly hold: (held: Held) => Effect.Effect<void, SqlFailure.SqlFailure | FluvioError, SqlClient.SqlClient>
   /** Called when the transaction that {@link Quarantine.hold} was part of is committed. */
   readonly held: (held: Held) => void
+  /** A transaction was applied: counting in a row begins anew. */
+  readonly applied: Effect.Effect<void, SqlFailure.SqlFailure, SqlClient.SqlClient>
 }
 
 /** Learns what is held already. */
@@ -122,74 +86,170 @@ export const make = Effect.fn("Quarantine.make")(function* () {
   const consumer = yield* FluvioConsumer
   const { partition, topic } = consumer
   const mapping = Mapping.make((yield* ConnectorConfig).tables)
-  const sql = yield* SqlClient.SqlClient
-  const rows = yield* sql<{ readonly key: string }>`
-    SELECT DISTINCT jsonb_array_elements_text(keys) AS key FROM fluvio.quarantine
-    WHERE topic = ${topic} AND partition = ${partition} AND status = 'held'
-  `.pipe(SqlFailure.typed)
+  const keys = new HeldKeys(mostKeys)
+  let known: Summary = { count: 0, ids: 0n, inARow: 0 }
+  /** What {@link Quarantine.hold} wrote last: a row of its own, or none. */
+  let written: bigint | undefined
 
-  const keys = new Set<string>()
-  /** Tables of which some key is held, so that a whole-table change knows to follow. */
-  const tables = new Set<string>()
-  const remember = (key: string): void => {
-    keys.add(key)
-    tables.add(JSON.stringify([JSON.parse(key)[0]]))
+  const summarize = Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const [row] = yield* sql<{ readonly count: string; readonly ids: string; readonly in_a_row: string }>`
+      SELECT count(*)::text AS count, coalesce(sum(id), 0)::text AS ids, count(*) FILTER (WHERE in_a_row)::text AS in_a_row
+      FROM fluvio.quarantine
+      WHERE topic = ${topic} AND partition = ${partition} AND status = 'held'
+    `.pipe(SqlFailure.typed)
+    if (row === undefined) return known
+    return { count: Number(row.count), ids: BigInt(row.ids), inARow: Number(row.in_a_row) }
+  })
+
+  const refresh = Effect.gen(function* () {
+    const summary = yield* summarize
+    if (summary.count !== known.count || summary.ids !== known.ids) {
+      const sql = yield* SqlClient.SqlClient
+      const rows = yield* sql<{ readonly key: string }>`
+        SELECT DISTINCT jsonb_array_elements_text(keys) AS key FROM fluvio.quarantine
+        WHERE topic = ${topic} AND partition = ${partition} AND status = 'held'
+      `.pipe(SqlFailure.typed)
+      keys.clear()
+      rows.forEach(({ key }) => keys.add(HeldKeys.parse(key)))
+    }
+    known = summary
+    return known.inARow
+  })
+  yield* refresh
+
+  const keysOfAll = ({ changes }: Held): HeldKeys => {
+    const all = new HeldKeys(mostKeysOfOne)
+    for (const change of changes) for (const key of keysOf(change, mapping)) all.add(key)
+    return all
   }
-  rows.forEach(({ key }) => remember(key))
 
-  const isHeld = (key: string): boolean => {
-    if (keys.has(key)) return true
-    const table = JSON.stringify([JSON.parse(key)[0]])
-    return keys.has(table) || (key === table && tables.has(table))
-  }
+  /** The very transaction may be held already, when the position was set back since. */
+  const isHeldAlready = Effect.fnUntraced(function* ({ end, first }: Held) {
+    const sql = yield* SqlClient.SqlClient
+    const rows = yield* sql
+      .unsafe(
+        `SELECT FROM fluvio.quarantine AS held
+          JOIN fluvio.quarantine_record AS last ON last.quarantine_id = held.id AND last.record_offset = held.last_offset
+        WHERE topic = $1 AND partition = $2::int4 AND first_offset = $3::int8 AND last_offset = $4::int8
+          AND status = 'held' AND last.record = $5::bytea`,
+        [topic, String(partition), String(first), String(end.record.offset), end.record.value]
+      )
+      .pipe(SqlFailure.typed)
+    return rows.length > 0
+  })
 
-  const read = Effect.fnUntraced(function* ({ end, first, message }: Held) {
-    const values: Array<string> = []
+  const insert = Effect.fnUntraced(function* (held: Held) {
+    const sql = yield* SqlClient.SqlClient
+    const { commitLsn, commitTime, record } = held.end
+    const values = [
+      held.reason,
+      held.sqlState ?? null,
+      held.message,
+      arrayText(new Set(held.changes.flatMap(relationsOf).map(nameOf))),
+      JSON.stringify(keysOfAll(held).texts),
+      arrayText(held.schemaChanges),
+      topic,
+      String(partition),
+      String(held.first),
+      String(record.offset),
+      commitLsn === undefined ? null : formatLsn(commitLsn),
+      commitTime === undefined ? null : String(commitTime),
+      held.xid === undefined ? null : String(held.xid)
+    ]
+    const [{ id }] = yield* sql
+      .unsafe<{ readonly id: string }>(
+        `INSERT INTO fluvio.quarantine (class, sql_state, reason, tables, keys, schema_changes,
+          topic, partition, first_offset, last_offset, commit_lsn, commit_time, xid)
+        VALUES (${values.map((_, n) => `$${n + 1}`).join(", ")}) RETURNING id::text AS id`,
+        values
+      )
+      .pipe(SqlFailure.typed)
+    return id
+  })
+
+  /** The records of a part as one value, cut up by PostgreSQL: a value each would cost a statement or an encoding each. */
+  const insertRecords = Effect.fnUntraced(function* (id: string, part: ReadonlyArray<FluvioRecord>) {
+    const sql = yield* SqlClient.SqlClient
+    const bytes = new Uint8Array(part.reduce((sum, { size }) => sum + size, 0))
+    const places: Array<number> = []
+    let at = 0
+    for (const { size, value } of part) {
+      bytes.set(value, at)
+      places.push(at + 1)
+      at += size
+    }
+    yield* sql
+      .unsafe(
+        `INSERT INTO fluvio.quarantine_record (quarantine_id, record_offset, record)
+        SELECT $1::int8, record_offset, pg_catalog.substring($2::bytea, place, size)
+        FROM unnest($3::int8[], $4::int4[], $5::int4[]) AS part (record_offset, place, size)`,
+        [
+          id,
+          bytes,
+          `{${part.map(({ offset }) => offset).join()}}`,
+          `{${places.join()}}`,
+          `{${part.map(({ size }) => size).join()}}`
+        ]
+      )
+      .pipe(SqlFailure.typed)
+  })
+
+  const copyRecords = Effect.fnUntraced(function* (id: string, first: Offset, last: Offset) {
+    let part: Array<FluvioRecord> = []
     let bytes = 0
+    const flush = Effect.suspend(() => {
+      const full = part
+      part = []
+      bytes = 0
+      return full.length === 0 ? Effect.void : insertRecords(id, full)
+    })
     yield* consumer.records(first).pipe(
-      Stream.takeUntil((records) => records[records.length - 1].offset >= end.record.offset),
-      Stream.runForEach((records) => {
-        for (const { offset, value } of records) {
-          if (offset > end.record.offset) break
-          bytes += value.length
-          values.push(hex(value))
-        }
-        return bytes > mostBytes ? Effect.fail(new QuarantineTooLarge({ offset: first, reason: message })) : Effect.void
-      })
+      Stream.takeUntil((records) => records[records.length - 1].offset >= last),
+      Stream.runForEach(
+        Effect.fnUntraced(function* (records) {
+          for (const record of records) {
+            if (record.offset > last) break
+            if (bytes + record.size > partBytes || part.length === partRecords) yield* flush
+            part.push(record)
+            bytes += record.size
+          }
+        })
+      )
     )
-    return values
+    yield* flush
+  })
+
+  const hold = Effect.fnUntraced(function* (held: Held) {
+    written = undefined
+    if (yield* isHeldAlready(held)) return
+    const id = yield* insert(held)
+    yield* copyRecords(id, held.first, held.end.record.offset)
+    written = BigInt(id)
+  })
+
+  const applied = Effect.gen(function* () {
+    if (known.inARow === 0) return
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`
+      UPDATE fluvio.quarantine SET in_a_row = false
+      WHERE topic = ${topic} AND partition = ${partition} AND in_a_row
+    `.pipe(SqlFailure.typed)
+    known = { ...known, inARow: 0 }
   })
 
   const quarantine: Quarantine = {
-    follows: (changes) => keys.size > 0 && changes.some((change) => keysOf(change, mapping).some(isHeld)),
-    hold: Effect.fnUntraced(function* (held) {
-      const records = yield* read(held)
-      const { commitLsn, commitTime, record } = held.end
-      const values = [
-        topic,
-        String(partition),
-        String(held.first),
-        String(record.offset),
-        commitLsn === undefined ? null : formatLsn(commitLsn),
-        commitTime === undefined ? null : String(commitTime),
-        held.xid === undefined ? null : String(held.xid),
-        held.reason,
-        held.sqlState ?? null,
-        held.message,
-        arrayText(new Set(held.changes.flatMap(relationsOf).map(nameOf))),
-        JSON.stringify([...new Set(held.changes.flatMap((change) => keysOf(change, mapping)))]),
-        arrayText(records)
-      ]
-      yield* sql
-        .unsafe(
-          `INSERT INTO fluvio.quarantine (topic, partition, first_offset, last_offset, commit_lsn, commit_time, xid,
-            class, sql_state, reason, tables, keys, records)
-          VALUES (${values.map((_, n) => `$${n + 1}`).join(", ")})`,
-          values
-        )
-        .pipe(SqlFailure.typed)
-    }),
-    held: ({ changes }) => changes.forEach((change) => keysOf(change, mapping).forEach(remember))
+    follows: (changes) =>
+      !keys.isEmpty && changes.some((change) => keysOf(change, mapping).some((key) => keys.has(key))),
+    refresh,
+    hold,
+    held: (held) => {
+      keysOfAll(held).texts.forEach((text) => keys.add(HeldKeys.parse(text)))
+      if (written !== undefined) {
+        known = { count: known.count + 1, ids: known.ids + written, inARow: known.inARow + 1 }
+      }
+    },
+    applied
   }
   return quarantine
 })

@@ -108,6 +108,11 @@ export interface Sink {
   readonly unmatched: () => ReadonlyArray<string> | undefined
   /** Fails when another instance has moved the position since: then a failure of ours may have no other reason. */
   readonly stillOurs: Run<void, PositionConflict | OffsetStoreError>
+  /** What would bring the target's schema to where these changes do: statements, or what else to do. Runs none of them. */
+  readonly schemaChanges: (
+    changes: ReadonlyArray<Change>,
+    commitLsn: Lsn | undefined
+  ) => Run<ReadonlyArray<string>, SinkError>
   /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
   readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
 }
@@ -648,6 +653,20 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     return committed([piece], position, tally, now() - ready)
   })
 
+  const schemaChanges: Sink["schemaChanges"] = Effect.fnUntraced(function* (changes, commitLsn) {
+    const relations = changes.filter((change) => change.type === "relation")
+    if (relations.length === 0) return []
+    const { tables } = router
+    const context = { config: { ...config, schemaChanges: "full" as const }, mapping, owners, tables, types, commitLsn }
+    const plans = Effect.forEach(relations, (change) =>
+      SchemaChange.plan(change, context).pipe(
+        Effect.map(({ statements }) => statements.map(({ text }) => text)),
+        Effect.catchTag(["SchemaRefused", "NotATable"], ({ remedy }) => Effect.succeed([remedy]))
+      )
+    )
+    return [...new Set((yield* transaction(plans)).flat())]
+  })
+
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
     enter(piece)
@@ -681,6 +700,6 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const leftOut = owners.relations.filter((relation) => mapping.table(relation) === undefined).map(tableOf)
   if (leftOut.length > 0) yield* Effect.logInfo(`Left out, as the settings are: ${leftOut.toSorted().join(", ")}`)
 
-  const sink: Sink = { isReplica: session.isReplica, unmatched, plan, whole, parts, past, stillOurs }
+  const sink: Sink = { isReplica: session.isReplica, unmatched, plan, whole, parts, past, schemaChanges, stillOurs }
   return sink
 })

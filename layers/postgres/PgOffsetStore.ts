@@ -153,13 +153,48 @@ const createSchemaChanges = Effect.gen(function* () {
   yield* sql`COMMENT ON TABLE fluvio.unfilled IS 'Columns that were added to tables with rows, which have NULL there'`
 })
 
+/**
+ * Records of what is held in rows of their own, so that no transaction is too large for it. A place in the topic may be
+ * held more than once: the topic may have been created anew.
+ */
+const createQuarantineRecord = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`
+    CREATE TABLE fluvio.quarantine_record (
+      quarantine_id int8 NOT NULL REFERENCES fluvio.quarantine ON DELETE CASCADE,
+      record_offset int8 NOT NULL,
+      record bytea NOT NULL,
+      PRIMARY KEY (quarantine_id, record_offset)
+    )
+  `
+  yield* sql`
+    INSERT INTO fluvio.quarantine_record (quarantine_id, record_offset, record)
+    SELECT id, first_offset + n - 1, record
+    FROM fluvio.quarantine, unnest(records) WITH ORDINALITY AS part (record, n)
+  `
+  yield* sql`
+    ALTER TABLE fluvio.quarantine
+      DROP COLUMN records,
+      DROP CONSTRAINT quarantine_topic_partition_first_offset_key,
+      ADD COLUMN schema_changes text[] NOT NULL DEFAULT '{}',
+      ADD COLUMN in_a_row bool NOT NULL DEFAULT false
+  `
+  yield* sql`ALTER TABLE fluvio.quarantine ALTER COLUMN in_a_row SET DEFAULT true`
+  yield* sql`CREATE INDEX ON fluvio.quarantine (topic, partition, first_offset) WHERE status = 'held'`
+  yield* sql`COMMENT ON TABLE fluvio.quarantine IS 'Whole source transactions that were set aside'`
+  yield* sql`COMMENT ON TABLE fluvio.quarantine_record IS 'The records of the transactions in fluvio.quarantine'`
+  yield* sql`COMMENT ON COLUMN fluvio.quarantine.schema_changes IS 'What to run in the target before the transaction is resolved'`
+  yield* sql`COMMENT ON COLUMN fluvio.quarantine.in_a_row IS 'Set aside since the last transaction that was applied'`
+})
+
 const migrations = {
   "1_position": createPosition,
   "2_catalogue": createDescribed,
   "3_quarantine": createQuarantine,
   "4_type_namespace": addTypeNamespace,
   "5_epoch": createEpoch,
-  "6_schema_changes": createSchemaChanges
+  "6_schema_changes": createSchemaChanges,
+  "7_quarantine_record": createQuarantineRecord
 }
 const table = "fluvio.migration"
 

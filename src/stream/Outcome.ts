@@ -118,7 +118,6 @@ const table = {
   TooFewConnections: ({ given }) => (given === undefined ? "passing" : "settings"),
   // Setting aside
   QuarantineLimit: "data",
-  QuarantineTooLarge: "data",
   // The process
   ConnectorConfigError: "settings",
   PackageMissing: "settings",

@@ -19,12 +19,14 @@ const held = (replica: Replication) =>
 const recordsAreWhole = (replica: Replication) =>
   Effect.gen(function* () {
     const rows = yield* replica.target.query(`
-      SELECT first_offset, last_offset, cardinality(records) AS count,
-        (SELECT string_agg(encode(value, 'hex'), ',' ORDER BY n) FROM unnest(records) WITH ORDINALITY AS r(value, n)) AS records
-      FROM fluvio.quarantine ORDER BY first_offset`)
+      SELECT first_offset, last_offset, string_agg(encode(record, 'hex'), ',' ORDER BY record_offset) AS records,
+        min(record_offset) = first_offset AND max(record_offset) = last_offset AS placed
+      FROM fluvio.quarantine JOIN fluvio.quarantine_record ON quarantine_id = id
+      GROUP BY id ORDER BY first_offset`)
     assert.isNotEmpty(rows)
     for (const row of rows) {
       const values = replica.records.slice(Number(row["first_offset"]), Number(row["last_offset"]) + 1)
+      assert.strictEqual(row["placed"], "t")
       assert.deepStrictEqual(row["records"], values.map((value) => Buffer.from(value).toString("hex")).join(","))
     }
   })
@@ -227,12 +229,10 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       assert.deepStrictEqual((yield* held(replica)).slice(16), ["follows", "follows"])
       assert.deepStrictEqual(yield* replica.rows("SELECT v FROM t WHERE id = 2"), [["two"]])
 
-      // What an operator has resolved holds nothing back from the next start on.
-      yield* replica.stop
+      // What an operator has resolved holds nothing back from then on.
       yield* replica.target.query(`
-        UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE tables && '{public.whole}';
-        TRUNCATE whole`)
-      yield* replica.restart()
+        TRUNCATE whole;
+        UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE tables && '{public.whole}'`)
       yield* replica.replicate("INSERT INTO whole VALUES (4, 'v')", "UPDATE renamed SET v = 'still' WHERE id = 1")
       assert.deepStrictEqual(yield* replica.rows("SELECT id FROM whole"), [["4"]])
       assert.deepStrictEqual((yield* held(replica)).slice(18), ["follows"])
@@ -252,22 +252,26 @@ layer(Replica.layer, real)("Quarantine", (it) => {
         }
       })
       yield* replica.replicate(good(0), "INSERT INTO guarded VALUES (0)")
-      yield* replica.replicate(bad(1), bad(2), good(3), bad(4), "UPDATE t SET v = 'x' WHERE id = 1", bad(5), good(6))
-      assert.deepStrictEqual(yield* held(replica), [
-        "constraint 23514",
-        "constraint 23514",
-        "constraint 23514",
-        "follows",
-        "constraint 23514"
-      ])
-      const limit = yield* replica.halt(bad(7), bad(8), "UPDATE t SET v = 'y' WHERE id = 7", bad(9))
+      yield* replica.replicate(bad(1), bad(2), good(3), bad(4), "UPDATE t SET v = 'x' WHERE id = 1", good(6))
+      const once = "constraint 23514"
+      assert.deepStrictEqual(yield* held(replica), [once, once, once, "follows"])
+      const limit = yield* replica.halt(bad(7), "UPDATE t SET v = 'bad' WHERE id = 7", bad(9))
       assert.instanceOf(limit, QuarantineLimit)
       assert.strictEqual(limit.limit, 2)
-      assert.strictEqual((yield* held(replica)).length, 8)
+      assert.strictEqual((yield* held(replica)).length, 6)
+      // A start changes nothing of the count, and whoever resolves one makes room for one.
+      yield* replica.restart()
+      assert.instanceOf(yield* replica.stopped, QuarantineLimit)
+      yield* replica.target.query(`
+        UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE id = (SELECT max(id) FROM fluvio.quarantine)`)
+      yield* replica.restart()
+      yield* replica.caughtUp
+      const another = yield* replica.halt("UPDATE t SET v = 'z' WHERE id = 9")
+      assert.instanceOf(another, QuarantineLimit)
       // The one that was too many waits: nothing is lost by the stop.
       yield* replica.restart({ "on-error": "quarantine", "quarantine-limit": 10 })
       yield* replica.caughtUp
-      assert.strictEqual((yield* held(replica)).length, 9)
+      assert.strictEqual((yield* held(replica)).length, 8)
 
       yield* replica.target.query(`REVOKE INSERT ON guarded FROM ${replica.target.name}`)
       const privilege = yield* replica.halt("INSERT INTO guarded VALUES (1, 'x')")
@@ -298,7 +302,7 @@ layer(Replica.layer, real)("Quarantine", (it) => {
         yield* replica.restart({ "on-error": "quarantine", retry: { min: "10 millis", times: 2 } })
       }
       yield* replica.replicate("UPDATE guarded SET v = '22000' WHERE id = 1")
-      assert.deepStrictEqual((yield* held(replica)).slice(9), ["data 22000"])
+      assert.deepStrictEqual((yield* held(replica)).slice(8), ["data 22000"])
     })
   )
 
@@ -371,6 +375,71 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       const error = yield* replica.stopped
       assert.instanceOf(error, EventDecodeError)
       assert.deepStrictEqual(yield* replica.rows("SELECT count(*) FROM t"), [["9"]])
+    })
+  )
+
+  it.effect("a change of the schema that is set aside is named, and what follows of the table waits for it", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source: `CREATE TABLE t ${keyed}; CREATE TABLE other ${keyed}`,
+        target: `CREATE TABLE t (id int PRIMARY KEY, v text CHECK (v <> 'bad')); CREATE TABLE other ${keyed}`,
+        settings: always
+      })
+      yield* replica.replicate(good(0), "INSERT INTO other VALUES (0, 'v')")
+      yield* replica.replicate(
+        "ALTER TABLE t ADD w int; INSERT INTO t VALUES (1, 'bad', 1); CREATE TABLE made (id int PRIMARY KEY); INSERT INTO made VALUES (1)",
+        "INSERT INTO t VALUES (2, 'good', 2)",
+        "INSERT INTO made VALUES (2)",
+        "INSERT INTO other VALUES (1, 'v')"
+      )
+      assert.deepStrictEqual(yield* held(replica), ["constraint 23514", "follows", "follows"])
+      yield* replica.same("SELECT * FROM other ORDER BY id")
+      const named = yield* replica.rows("SELECT unnest(schema_changes) FROM fluvio.quarantine ORDER BY id")
+      const statements = named.map(([text]) => String(text))
+      assert.match(
+        statements.join("\n"),
+        /^ALTER TABLE "public"\."t" ADD COLUMN "w" integer\nCREATE TABLE "public"\."made"/
+      )
+      const warning = replica.warnings.find((line) => line.includes("Before you resolve it, run in the target: "))
+      for (const statement of statements) assert.include(warning, statement)
+
+      // As the message says, while the connector runs.
+      yield* replica.target.query(`
+        ${statements.join(";")};
+        INSERT INTO t VALUES (1, 'mended', 1), (2, 'good', 2); INSERT INTO made VALUES (1), (2);
+        UPDATE fluvio.quarantine SET status = 'replayed', resolved_at = now()`)
+      yield* replica.replicate("INSERT INTO t VALUES (3, 'good', 3)", "INSERT INTO made VALUES (3)")
+      assert.strictEqual((yield* held(replica)).length, 3)
+      assert.deepStrictEqual(yield* replica.rows("SELECT w FROM t ORDER BY id"), [[null], ["1"], ["2"], ["3"]])
+      yield* replica.same("SELECT * FROM made ORDER BY id")
+    })
+  )
+
+  it.effect("the same place of the topic is held once for each transaction that it held", () =>
+    Effect.gen(function* () {
+      const replica = yield* Replica.start({
+        source: `CREATE TABLE t ${keyed}`,
+        target: "CREATE TABLE t (id int PRIMARY KEY, v text CHECK (v <> 'bad'))",
+        settings: { ...always, "existing-row": "update" }
+      })
+      yield* replica.replicate(good(0))
+      const [[before]] = yield* replica.rows("SELECT current_offset FROM fluvio.offset")
+      yield* replica.replicate(bad(1), good(2))
+      let next = 3
+      const again = Effect.gen(function* () {
+        yield* replica.stop
+        yield* replica.target.query(`UPDATE fluvio.offset SET current_offset = ${before}`)
+        yield* replica.restart()
+        yield* replica.replicate(good(next++))
+      })
+      yield* again
+      assert.deepStrictEqual(yield* held(replica), ["constraint 23514"])
+      yield* recordsAreWhole(replica)
+      // As if the topic had been created anew: other records at the same offsets.
+      yield* replica.target.query("UPDATE fluvio.quarantine_record SET record = 'other'")
+      yield* again
+      assert.deepStrictEqual(yield* held(replica), ["constraint 23514", "follows"])
+      assert.lengthOf(new Set((yield* offsetsOf(replica)).map(String)), 1)
     })
   )
 

@@ -67,6 +67,12 @@ const described = (...at: ReadonlyArray<number>) => ({
   types: []
 })
 
+/** As an earlier version left it. */
+const withoutQuarantineRecord = `
+  DROP TABLE fluvio.quarantine_record;
+  ALTER TABLE fluvio.quarantine DROP COLUMN schema_changes, DROP COLUMN in_a_row,
+    ADD COLUMN records bytea[] NOT NULL, ADD UNIQUE (topic, partition, first_offset)`
+
 layer(TestPostgres.layer())("PgOffsetStore", (it) => {
   describe("as any OffsetStore", () => {
     for (const [name, run] of offsetStoreChecks) {
@@ -179,12 +185,39 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         ALTER TABLE fluvio.relation DROP COLUMN epoch;
         ALTER TABLE fluvio.type DROP COLUMN epoch;
         DROP TABLE fluvio.decision, fluvio.unfilled;
+        ${withoutQuarantineRecord};
         DELETE FROM fluvio.migration WHERE migration_id >= 5`)
       assert.deepStrictEqual(yield* store.load, {
         position: Option.some({ ...position(3, 1n), latestTime: undefined }),
         described: nothing,
         savedBy: "connector"
       })
+    })
+  )
+
+  it.effect("takes what an earlier version has set aside along", () =>
+    Effect.gen(function* () {
+      const database = yield* TestPostgres.database
+      const store = yield* (yield* fixtureOn(database)).instance("orders", 0)
+      yield* store.load
+      yield* database.query(`
+        ${withoutQuarantineRecord};
+        INSERT INTO fluvio.quarantine (topic, partition, first_offset, last_offset, class, reason, records)
+        VALUES ('orders', 0, 7, 9, 'data', 'why', '{one,two,"\\\\x00"}'), ('orders', 0, 20, 20, 'data', 'why', '{four}');
+        DELETE FROM fluvio.migration WHERE migration_id = 7`)
+      yield* store.load
+      assert.deepStrictEqual(
+        yield* database.query("SELECT quarantine_id, record_offset, record FROM fluvio.quarantine_record ORDER BY 2"),
+        [
+          { quarantine_id: "1", record_offset: "7", record: "\\x6f6e65" },
+          { quarantine_id: "1", record_offset: "8", record: "\\x74776f" },
+          { quarantine_id: "1", record_offset: "9", record: "\\x00" },
+          { quarantine_id: "2", record_offset: "20", record: "\\x666f7572" }
+        ]
+      )
+      assert.deepStrictEqual(yield* database.query("SELECT DISTINCT in_a_row FROM fluvio.quarantine"), [
+        { in_a_row: "f" }
+      ])
     })
   )
 
@@ -206,7 +239,8 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         { migration_id: "3" },
         { migration_id: "4" },
         { migration_id: "5" },
-        { migration_id: "6" }
+        { migration_id: "6" },
+        { migration_id: "7" }
       ])
     })
   )
