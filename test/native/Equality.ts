@@ -13,10 +13,14 @@ const catalog = `
   WHERE relkind = 'r' AND relpersistence = 'p' AND nspname NOT IN ('pg_catalog', 'information_schema', 'fluvio')
   ORDER BY 1, 2, 3`
 
+/** One schema's tables, or those of all. */
+const within = (schema: string | undefined) =>
+  schema === undefined ? catalog : catalog.replace("ORDER", `AND nspname = '${schema}' ORDER`)
+
 /** For each table, how many rows it has and the sum of their hashes, which do not depend on their order. */
-const digestQuery = Effect.fnUntraced(function* (database: TestDatabase) {
+const digestQuery = Effect.fnUntraced(function* (database: TestDatabase, schema?: string) {
   const tables = new Map<string, Array<string>>()
-  for (const { attname, nspname, relname } of yield* database.query(catalog)) {
+  for (const { attname, nspname, relname } of yield* database.query(within(schema))) {
     const table = qualified(nspname!, relname!)
     const columns = tables.get(table) ?? []
     tables.set(table, columns)
@@ -30,21 +34,29 @@ const digestQuery = Effect.fnUntraced(function* (database: TestDatabase) {
 })
 
 /** By the first one's tables and columns; `undefined` when the second one lacks some of them. */
-const areEqual = Effect.fnUntraced(function* (one: TestDatabase, other: TestDatabase, hasSameShape: boolean) {
-  const query = yield* digestQuery(one)
-  if (hasSameShape && query !== (yield* digestQuery(other))) return false
+const areEqual = Effect.fnUntraced(function* (
+  one: TestDatabase,
+  other: TestDatabase,
+  hasSameShape: boolean,
+  schema?: string
+) {
+  const query = yield* digestQuery(one, schema)
+  if (hasSameShape && query !== (yield* digestQuery(other, schema))) return false
   const [left, right] = yield* Effect.all([one.query(query), other.query(query)], { concurrency: 2 })
   return JSON.stringify(left) === JSON.stringify(right)
 })
 
 const isOwn = ({ schema }: TableComparison): boolean => schema === "fluvio"
 
-/** Every table of the source has its rows in the target. */
-export const equalToSource = Effect.fnUntraced(function* (source: TestDatabase, target: TestDatabase) {
-  if (yield* Effect.orElseSucceed(areEqual(source, target, false), () => false)) return
+/** Every table of the source, or of one schema of it, has its rows in the target. */
+export const equalToSource = Effect.fnUntraced(function* (source: TestDatabase, target: TestDatabase, schema?: string) {
+  if (yield* Effect.orElseSucceed(areEqual(source, target, false, schema), () => false)) return
   const { tables } = yield* compare(source.url, target.url)
   const differing = tables.filter(
-    (table) => !isOwn(table) && table.missingRows + table.extraRows + table.missingColumns.length > 0
+    (table) =>
+      !isOwn(table) &&
+      (schema === undefined || table.schema === schema) &&
+      table.missingRows + table.extraRows + table.missingColumns.length > 0
   )
   assert.deepStrictEqual(differing, [], "source and target differ")
 })

@@ -253,3 +253,145 @@ const transaction: fc.Arbitrary<ReadonlyArray<string>> = fc.oneof(
 export const workload: fc.Arbitrary<ReadonlyArray<string>> = fc
   .array(transaction, { minLength: 1, maxLength: 200, size: "max" })
   .map((all) => all.flat())
+
+/** Columns are of a few names, so that they meet again, and their values fit every type. */
+const column = fc.constantFrom("a", "b", "c")
+const type = fc.constantFrom("text", "int", "bigint")
+const table = fc.constantFrom("t", "t", "t", "t", "t", "u")
+const small = fc.nat(9)
+
+const row = fc
+  .tuple(table, small, small)
+  .map(
+    ([name, id, v]) =>
+      `INSERT INTO ${name} SELECT * FROM jsonb_populate_record(NULL::${name}, '{"id": ${id}, "a": "${v}", "b": "1${v}", "c": "2${v}", "d": "3${v}"}') ON CONFLICT (id) DO UPDATE SET id = EXCLUDED.id`
+  )
+const change = fc.oneof(
+  { weight: 4, arbitrary: row },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(table, column, small)
+      .map(([t, c, n]) => `UPDATE ${t} SET ${c} = '4${n}' WHERE id % 2 = ${n % 2}`)
+  },
+  { weight: 1, arbitrary: fc.tuple(table, small).map(([t, n]) => `DELETE FROM ${t} WHERE id = ${n}`) },
+  { weight: 1, arbitrary: fc.tuple(table, small).map(([t, n]) => `UPDATE ${t} SET id = id + 10 WHERE id = ${n}`) }
+)
+
+/** The last ones leave rows alone that are there: a default is not in the stream. */
+const definition = fc.oneof(
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(column, column, type)
+      .map(([c, d, y]) => `ALTER TABLE t RENAME ${c} TO ${d};\nALTER TABLE t ADD ${c} ${y}`)
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(column, type)
+      .map(
+        ([c, y]) =>
+          `ALTER TABLE t ADD new ${y};\nINSERT INTO t (id) VALUES (50) ON CONFLICT (id) DO UPDATE SET new = '7';\nUPDATE t SET new = '7';\nALTER TABLE t DROP ${c};\nALTER TABLE t RENAME new TO ${c}`
+      )
+  },
+  { weight: 4, arbitrary: fc.tuple(table, column, type).map(([t, c, y]) => `ALTER TABLE ${t} ADD ${c} ${y}`) },
+  { weight: 3, arbitrary: fc.tuple(table, column).map(([t, c]) => `ALTER TABLE ${t} DROP ${c}`) },
+  { weight: 4, arbitrary: fc.tuple(table, column, column).map(([t, c, d]) => `ALTER TABLE ${t} RENAME ${c} TO ${d}`) },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(table, column, type)
+      .map(([t, c, y]) => `ALTER TABLE ${t} ALTER ${c} TYPE ${y} USING ${c}::text::${y}`)
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom(
+      "ALTER TABLE t RENAME TO u",
+      "ALTER TABLE u RENAME TO t",
+      "ALTER TABLE t RENAME TO x; ALTER TABLE u RENAME TO t; ALTER TABLE x RENAME TO u"
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom(
+      "CREATE TABLE t (id int PRIMARY KEY, a text, b int)",
+      "CREATE TABLE u (id int PRIMARY KEY, c text)"
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(table, fc.constantFrom("FULL", "DEFAULT", "NOTHING"))
+      .map(([t, i]) => `ALTER TABLE ${t} REPLICA IDENTITY ${i}`)
+  }
+)
+
+const changes = fc.array(change, { minLength: 1, maxLength: 4 }).map((all) => all.join(";\n"))
+const definitions = fc.array(definition, { minLength: 1, maxLength: 4 }).map((all) => all.join(";\n"))
+
+/** What a history begins with. */
+export const beginning =
+  "CREATE TABLE t (id int PRIMARY KEY, a text, b int); INSERT INTO t VALUES (1, '1', 1), (2, '2', 2)"
+
+/** The same, of which nothing is sent: the rewrite that makes a table logged is no change of its rows. */
+export const unseen = `${beginning.replace("TABLE", "UNLOGGED TABLE")}; ALTER TABLE t SET LOGGED`
+
+/** Transactions that change rows, tables, or both. */
+export const history: fc.Arbitrary<ReadonlyArray<string>> = fc
+  .array(
+    fc.oneof(
+      { weight: 3, arbitrary: changes },
+      { weight: 1, arbitrary: definitions },
+      { weight: 2, arbitrary: fc.tuple(definitions, changes).map((all) => all.join(";\n")) },
+      { weight: 1, arbitrary: fc.tuple(changes, definitions, changes).map((all) => all.join(";\n")) }
+    ),
+    { minLength: 1, maxLength: 4, size: "max" }
+  )
+  .map((all) => [
+    ...all,
+    // A table is described when a row of it comes.
+    "INSERT INTO t (id) VALUES (99)",
+    "INSERT INTO u (id) VALUES (99)"
+  ])
+
+/** Of a table: columns that are gone, and that have come, since it was last described. */
+interface Undescribed {
+  readonly gone: ReadonlySet<string>
+  readonly come: ReadonlySet<string>
+}
+
+const described: Undescribed = { gone: new Set(), come: new Set() }
+
+/**
+ * Follows what the stream has described. A column that is dropped and made again before any row comes leaves no trace in
+ * the stream where it was the last one: no reader of the topic can know, so such histories are not asked.
+ */
+export class Descriptions {
+  private tables: ReadonlyMap<string, Undescribed> = new Map()
+
+  /** What is known after the transaction, or `undefined` when it does what nobody can see. */
+  after(transaction: string): Descriptions | undefined {
+    const tables = new Map(this.tables)
+    for (const statement of transaction.split(/;\s*/)) {
+      const [, altered = "", action = ""] = /^ALTER TABLE (\w+) (.*)$/s.exec(statement) ?? []
+      const { come, gone } = tables.get(altered) ?? described
+      const [, inserted] = /^INSERT INTO (\w+)/.exec(statement) ?? []
+      const [verb, name = "", , to = ""] = action.split(" ")
+      if (inserted !== undefined) tables.set(inserted, described)
+      else if (verb === "DROP") tables.set(altered, { gone: new Set([...gone, name]), come })
+      else if (verb === "ADD") {
+        if (gone.has(name)) return undefined
+        tables.set(altered, { gone, come: new Set([...come, name]) })
+      } else if (verb === "RENAME" && name === "TO") {
+        tables.set(action.split(" ")[2]!, tables.get(altered) ?? described)
+      } else if (verb === "RENAME" && come.has(name)) {
+        if (gone.has(to)) return undefined
+        tables.set(altered, { gone, come: new Set([...come, to]) })
+      }
+    }
+    const next = new Descriptions()
+    next.tables = tables
+    return next
+  }
+}
