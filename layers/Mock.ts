@@ -231,12 +231,6 @@ const rowsMeant = ({ params, text }: Recorded): number => {
   return /(unnest|ANY)\(\$1::/.test(text) ? elements(String(params[0])) : 1
 }
 
-const keyRow = (columns: ReadonlyArray<string>, isPrimary: boolean, isImmediate: boolean) => ({
-  columns,
-  isPrimary,
-  isImmediate
-})
-
 const catalogRow = (table: TargetTable.TargetTable): TargetTable.CatalogRow => ({
   ...table,
   kind: "table",
@@ -246,8 +240,24 @@ const catalogRow = (table: TargetTable.TargetTable): TargetTable.CatalogRow => (
     identity: column.identity ?? null
   })),
   keys: [
-    ...(table.primaryKey === undefined ? [] : [keyRow(table.primaryKey, true, !table.isPrimaryKeyDeferrable)]),
-    ...table.uniqueKeys.map((columns) => keyRow(columns, false, true))
+    ...(table.primaryKey === undefined
+      ? []
+      : [
+          {
+            name: `${table.name}_pkey`,
+            columns: table.primaryKey,
+            isPrimary: true,
+            isImmediate: !table.isPrimaryKeyDeferrable,
+            isTemporal: table.isPrimaryKeyTemporal
+          }
+        ]),
+    ...table.uniqueKeys.map((columns, n) => ({
+      name: `${table.name}_key${n}`,
+      columns,
+      isPrimary: false,
+      isImmediate: true,
+      isTemporal: false
+    }))
   ]
 })
 

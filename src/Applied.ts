@@ -19,6 +19,8 @@ export interface Applied {
   readonly missingRows: number
   /** Inserts whose row was there already and that were skipped. */
   readonly existingRows: number
+  /** Changes that a trigger or rule of the target kept from their row. */
+  readonly suppressedRows: number
   /** Groups and parts that were replayed in order, because their folded plan was given up. */
   readonly replays: number
   /** Transactions that were set aside. */
@@ -39,6 +41,7 @@ export const together = (first: Applied, second: Applied): Applied => ({
   schemaChanges: first.schemaChanges + second.schemaChanges,
   missingRows: first.missingRows + second.missingRows,
   existingRows: first.existingRows + second.existingRows,
+  suppressedRows: first.suppressedRows + second.suppressedRows,
   replays: first.replays + second.replays,
   quarantined: first.quarantined + second.quarantined,
   millis: {
@@ -55,6 +58,7 @@ export class Tally {
   schemaChanges = 0
   missingRows = 0
   existingRows = 0
+  suppressedRows = 0
   replays = 0
   quarantined = 0
   plan = 0
@@ -98,5 +102,6 @@ type Count = { readonly [K in keyof Tally]: Tally[K] extends number ? K : never 
 
 const skipped = {
   missingRows: "updates and deletes skipped, because the target does not have their row",
-  existingRows: "inserts skipped, because the target has their row already"
+  existingRows: "inserts skipped, because the target has their row already",
+  suppressedRows: "changes suppressed by a trigger or rule of the target"
 }

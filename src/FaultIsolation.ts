@@ -57,6 +57,7 @@ const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | und
     case "RowsUnfilled":
       return "constraint"
     case "IdentityMissing":
+    case "IdentityFixed":
     case "SchemaRefused":
     case "TableMissing":
     case "NotATable":

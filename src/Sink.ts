@@ -1,13 +1,23 @@
 /** A group of changes as one target transaction: statements, schema changes and position, or nothing at all. */
 import { Clock, Effect, Option } from "effect"
 import { SqlClient } from "effect/sql"
-import { likeImage, NoIdentity, type Statement, statementOf, TakesCopy } from "./plan/Statement.ts"
+import {
+  likeImage,
+  missedBy,
+  NoStatement,
+  type Planned,
+  type Statement,
+  statementOf,
+  TakesCopy
+} from "./plan/Statement.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import { type Applied, Tally } from "./Applied.ts"
 import {
   ApplyFailed,
+  arbiterMissing,
   FoldGivenUp,
+  identityFixed,
   IdentityMissing,
   isFoldsOwn,
   isTooMuch,
@@ -43,11 +53,12 @@ import { bystanders, Owners, truncated } from "./schema/Owners.ts"
 import * as SchemaChange from "./schema/SchemaChange.ts"
 import * as Unfilled from "./schema/Unfilled.ts"
 import { qualified } from "./target/Identifier.ts"
-import { route } from "./target/Route.ts"
+import { type Route, route } from "./target/Route.ts"
 import type { TargetTable } from "./target/TargetTable.ts"
 import * as Session from "./target/Session.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
-import type { Change, End, Piece, RelationChange, TruncateChange } from "./stream/Change.ts"
+import type { Change, End, Piece, RelationChange, RowChange, TruncateChange } from "./stream/Change.ts"
+import type { Tuple } from "./stream/Tuple.ts"
 
 /** The source broke a streamed transaction off and began again; what was applied of it is rolled back. */
 export class BrokenOff {
@@ -73,10 +84,16 @@ const inOrderOf = (relations: ReadonlyArray<StoredRelation>): ReadonlyArray<Rela
 
 const rowsTouched = (result: unknown): number => (result as { readonly rowCount: number }).rowCount
 
-/** A statement, and whether it is judged as a set or as one row. */
+const placeOf = ({ offset, route }: Statement | NoStatement, commitLsn: Lsn | undefined) => ({
+  table: tableOf(route.relation),
+  offset,
+  commitLsn
+})
+
+/** A statement, and the change that it is alone for; without one it is judged as a set. */
 interface PlannedStatement {
-  readonly isSet: boolean
-  readonly statement: Statement | NoIdentity
+  readonly change: RowChange | undefined
+  readonly statement: Planned
 }
 
 /** What a group will run, made before its turn comes; of use as long as the router knows what it knew then. */
@@ -140,6 +157,9 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   /** The relations as they were applied: whose the target's tables are. */
   let owners = Owners.of(mapping, inOrderOf([...stored.described.relations, ...learned.relations]))
 
+  /** Tables of which rows were updated or deleted in the target transaction that is open, as far as foreign keys are checked. */
+  const changedTables = new Set<string>()
+
   /** Forgets what is learned from now on, when it is called. */
   const undoing = () => {
     const before = { owners, unsaved }
@@ -155,6 +175,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     Effect.gen(function* () {
       const undo = undoing()
       const sql = yield* SqlClient.SqlClient
+      changedTables.clear()
       const whole = Effect.andThen(session.begin, Failpoint.at("before first statement")).pipe(
         Effect.andThen(body),
         Effect.tap(() => Failpoint.at("before commit"))
@@ -168,6 +189,10 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
 
   const execute = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined) {
     const sql = yield* SqlClient.SqlClient
+    const { kind, route } = statement
+    if (route.table.checksForeignKeys && (kind === "update" || kind === "delete")) {
+      changedTables.add(qualified(route.table.schema, route.table.name))
+    }
     return yield* sql.unsafe(statement.text, statement.params).raw.pipe(
       SqlFailure.typed,
       Effect.map(rowsTouched),
@@ -183,9 +208,22 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     )
   })
 
+  const refuse = (none: NoStatement, commitLsn: Lsn | undefined) => {
+    const at = placeOf(none, commitLsn)
+    switch (none.reason) {
+      case "no identity":
+        return new IdentityMissing(at)
+      case "no arbiter":
+        return arbiterMissing(none.route, config.existingRow === "skip" ? "skip" : "update", at)
+      case "fixed identity":
+        return identityFixed(none.route, at)
+    }
+  }
+
   /** A row that is looked up by all of its values is missed, if a column of it was added here without the source's. */
   const checkFilled = Effect.fnUntraced(function* (
-    { image, offset, route }: Statement,
+    { offset, route }: Statement,
+    image: Tuple | undefined,
     commitLsn: Lsn | undefined
   ): Effect.fn.Return<void, SqlFailure.SqlFailure | Unfilled.RowsUnfilled, SqlClient.SqlClient> {
     if (image === undefined) return
@@ -207,28 +245,47 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     })
   })
 
+  /** Its row may be gone or moved because a CASCADE of the target's own did what the source's has done. */
+  const mayBeCascaded = ({ table }: Route): boolean =>
+    table.references.some(({ cascades, name, schema }) => cascades && changedTables.has(qualified(schema, name)))
+
   /** One change: what it touches is judged by the policies. */
-  const runOne = Effect.fnUntraced(function* (statement: Statement, commitLsn: Lsn | undefined, tally: Tally) {
+  const runOne = Effect.fnUntraced(function* (
+    statement: Statement,
+    change: RowChange,
+    commitLsn: Lsn | undefined,
+    tally: Tally
+  ) {
     const touched = yield* execute(statement, commitLsn)
-    if (statement.rows === undefined || touched === statement.rows) return
-    if (statement.kind === "insert") {
-      tally.skip("existingRows", statement, 1)
+    if (touched === statement.rows) return
+    const { kind, route } = statement
+    const conflict = (kind: RowConflict["kind"]) =>
+      new RowConflict({ ...placeOf(statement, commitLsn), kind, rows: touched })
+    if (touched > 1) return yield* conflict("several_rows")
+    const { differs, image, insert, moved, present, replace } = missedBy(route, change, options)
+    const finds = (check: Statement | undefined) =>
+      check === undefined ? Effect.succeed(false) : Effect.map(execute(check, commitLsn), (found) => found > 0)
+    if (yield* finds(differs)) {
+      if (replace === undefined) return yield* identityFixed(route, placeOf(statement, commitLsn))
+      yield* execute(replace, commitLsn)
       return
     }
-    const conflict = (kind: RowConflict["kind"]) =>
-      new RowConflict({
-        table: tableOf(statement.route.relation),
-        offset: statement.offset,
-        commitLsn,
-        kind,
-        rows: touched
-      })
-    if (touched > 1) return yield* conflict("several_rows")
-    yield* checkFilled(statement, commitLsn)
-    if (config.missingRow === "insert" && statement.insert !== undefined) {
-      yield* execute(statement.insert, commitLsn)
-    } else if (config.missingRow === "halt" || (config.missingRow === "insert" && statement.kind === "update")) {
-      return yield* conflict(statement.kind === "update" ? "update_missing" : "delete_missing")
+    const isThere = route.table.firesTriggers && (yield* finds(present))
+    if (kind === "insert") {
+      // Without a policy for existing rows an insert that meets one fails.
+      const isExisting = config.existingRow !== "halt" && (isThere || !route.table.firesTriggers)
+      return tally.skip(isExisting ? "existingRows" : "suppressedRows", statement, 1)
+    }
+    if (isThere) return tally.skip("suppressedRows", statement, 1)
+    if (mayBeCascaded(route)) {
+      if (kind === "delete") return
+      if (moved !== undefined && (yield* execute(moved, commitLsn)) === 1) return
+    }
+    yield* checkFilled(statement, image, commitLsn)
+    if (config.missingRow === "insert" && insert !== undefined) {
+      yield* execute(insert, commitLsn)
+    } else if (config.missingRow === "halt" || (config.missingRow === "insert" && kind === "update")) {
+      return yield* conflict(kind === "update" ? "update_missing" : "delete_missing")
     } else tally.skip("missingRows", statement, 1)
   })
 
@@ -237,10 +294,15 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     const touched = yield* execute(statement, commitLsn)
     const lacking = (statement.rows ?? touched) - touched
     if (lacking === 0) return
-    const isSkipped = lacking > 0 && statement.mayMiss
-    if (isSkipped && statement.kind === "insert") tally.skip("existingRows", statement, lacking)
-    else if (isSkipped && config.missingRow === "skip") tally.skip("missingRows", statement, lacking)
-    else return yield* Effect.fail(new FoldGivenUp())
+    const { kind, mayMiss, route } = statement
+    const isSkipped = lacking > 0 && mayMiss
+    if (isSkipped && kind === "insert" && config.existingRow !== "halt") tally.skip("existingRows", statement, lacking)
+    else if (isSkipped && kind === "insert" && route.table.firesTriggers) {
+      tally.skip("suppressedRows", statement, lacking)
+    } else if (isSkipped && kind === "delete" && mayBeCascaded(route)) return
+    else if (isSkipped && kind !== "insert" && config.missingRow === "skip") {
+      tally.skip("missingRows", statement, lacking)
+    } else return yield* Effect.fail(new FoldGivenUp())
   })
 
   /** The statements of a run, each made when it is asked for, because all together they take much memory. */
@@ -255,7 +317,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       const statement = statementOf(step, options)
       if (statement === undefined) continue
       spent.plan += now() - started
-      yield { isSet: step.type !== "row", statement }
+      yield { change: step.type === "row" ? step.change : undefined, statement }
       started = now()
     }
     spent.plan += now() - started
@@ -304,13 +366,10 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     commitLsn: Lsn | undefined,
     tally: Tally
   ) {
-    for (const { isSet, statement } of statements) {
-      if (statement instanceof NoIdentity) {
-        const { offset, route } = statement
-        return yield* new IdentityMissing({ table: tableOf(route.relation), offset, commitLsn })
-      }
+    for (const { change, statement } of statements) {
+      if (statement instanceof NoStatement) return yield* refuse(statement, commitLsn)
       tally.statements += 1
-      yield* isSet ? runSet(statement, commitLsn, tally) : runOne(statement, commitLsn, tally)
+      yield* change === undefined ? runSet(statement, commitLsn, tally) : runOne(statement, change, commitLsn, tally)
       yield* Failpoint.at("after statement")
     }
   })
@@ -467,7 +526,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     const truncating = (some: ReadonlyArray<Relation>) => {
       const routes = some.map(router.routeOf).filter((route) => route !== undefined)
       const statement = routes.length === 0 ? undefined : statementOf({ type: "truncate", routes, change }, options)
-      return statement === undefined || statement instanceof NoIdentity ? [] : [statement.text]
+      return statement === undefined || statement instanceof NoStatement ? [] : [statement.text]
     }
     const [relation] = found.sharing
     const table = tableOf(relation)

@@ -37,6 +37,8 @@ export type Step =
       readonly keys: ReadonlyArray<Tuple>
       /** The places in `route.columns` that are set; the same for every row. */
       readonly places: ReadonlyArray<number>
+      /** The places whose values the target must have already, because no UPDATE can set them: ALWAYS identities. */
+      readonly same: ReadonlyArray<number>
       readonly rows: ReadonlyArray<Tuple>
     })
   | (Rows & { readonly type: "deleteSet"; readonly keys: ReadonlyArray<Tuple> })
@@ -91,8 +93,6 @@ class KeyedLane {
   private readonly moved = new Map<number, Entry>()
   /** Keys that no row may have had before the run, and of which no insert tells. */
   private readonly passed: Array<{ readonly offset: Offset; readonly row: Tuple }> = []
-  /** An UPDATE cannot set an ALWAYS identity column; outside the key nothing tells whether its value changed. */
-  private readonly isUpdatable: boolean
   private readonly hasIdentityKey: boolean
   /** Equal keys are equal texts. Otherwise two entries may be the same row, which only their statements can tell. */
   private readonly isKeyExact: boolean
@@ -105,9 +105,6 @@ class KeyedLane {
     this.keys = new KeyTable(route.key.map((place) => route.columns[place].index))
     this.isKeyExact = route.key.every((place) => printsAlike.has(route.columns[place].column.type))
     this.hasIdentityKey = route.key.some((place) => route.columns[place].column.identity === "always")
-    this.isUpdatable = route.columns.every(
-      ({ column }, place) => column.identity !== "always" || route.key.includes(place)
-    )
   }
 
   /** Returns false, and takes nothing of the change, when only the source's order can tell what it means. */
@@ -135,7 +132,6 @@ class KeyedLane {
       entry.key = -1
       return true
     }
-    if (!this.isUpdatable) return false
     const sent = updatedRowOf(route, change)
     const row = known === undefined ? sent : sent.over(known.row)
     const key = this.keys.numberOf(row)
@@ -236,13 +232,20 @@ class KeyedLane {
     }
     for (const entries of updated.values()) {
       const [first] = entries
-      const places = route.columns.flatMap(({ index }, place) =>
-        first.row.isKnown(index) && (first.isKeyChanged || !route.key.includes(place)) ? [place] : []
-      )
+      const known = route.columns.flatMap(({ index }, place) => (first.row.isKnown(index) ? [place] : []))
+      const isAlways = (place: number) => route.columns[place].column.identity === "always"
+      const isKey = (place: number) => route.key.includes(place)
+      const settable = known.filter((place) => !isAlways(place))
+      const same = known.filter((place) => isAlways(place) && !isKey(place))
+      // A key that is equal may be another text, which the row then gets as well.
+      const others = settable.filter((place) => first.isKeyChanged || !this.isKeyExact || !isKey(place))
+      // An update that says nothing is one all the same: its row may be missing.
+      const places = others.length > 0 ? others : settable
       if (places.length === 0) continue
       const rows = entries.map((entry) => entry.row)
-      const mayMiss = this.isKeyExact && !first.isKeyChanged
-      steps.push({ type: "updateSet", route, offset: first.offset, mayMiss, keys: entries.map(originOf), places, rows })
+      const mayMiss = this.isKeyExact && !first.isKeyChanged && same.length === 0
+      const keys = entries.map(originOf)
+      steps.push({ type: "updateSet", route, offset: first.offset, mayMiss, keys, places, same, rows })
     }
     if (firstInserted !== undefined) {
       steps.push({ type: "insertSet", route, offset: firstInserted, mayMiss: mayInsertMiss, rows: inserted })
@@ -309,17 +312,43 @@ const isSameLayout = (left: Route, right: Route): boolean =>
   left.key.length === right.key.length &&
   left.key.every((place, part) => place === right.key[part])
 
+/** Tables that others of these refer to come before them. */
+const referencedFirst = (lanes: ReadonlyMap<string, Lane>): ReadonlyArray<Lane> => {
+  const ordered = new Set<Lane>()
+  const visited = new Set<Lane>()
+  const visit = (lane: Lane) => {
+    if (visited.has(lane)) return
+    visited.add(lane)
+    for (const { name, schema } of lane.route.table.references) {
+      const other = lanes.get(qualified(schema, name))
+      if (other !== undefined) visit(other)
+    }
+    ordered.add(lane)
+  }
+  lanes.forEach(visit)
+  return [...ordered]
+}
+
 /**
  * Folds a run of changes. A change of which only the order tells what it means comes after what was folded of its table
- * so far, and alone if it must. A run of which a trigger, a rule or a foreign key sees the order keeps it as a whole,
- * because folding gives up the order of changes of different tables.
+ * so far, and alone if it must. A run of which a trigger or rule sees the order keeps it as a whole, because folding
+ * gives up the order of changes of different tables.
+ *
+ * Where foreign keys are checked, only changes of one kind that follow each other are folded, and updates only those of
+ * one table: rows are inserted behind those that they refer to, and deleted before them. PostgreSQL checks a set at its
+ * end, so that its rows may refer to each other as they did in the source's statement.
  */
 export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> => {
   const steps: Array<Step> = []
   const lanes = new Map<string, Lane>()
   const laneByRoute = new Map<Route, Lane>()
+  /** In a run with foreign keys: the kind of the changes that are being folded, and the table of an update. */
+  let block: { readonly type: RowChange["type"]; readonly route: Route } | undefined
   const flush = () => {
-    for (const lane of lanes.values()) steps.push(...lane.steps())
+    if (block !== undefined) {
+      const ordered = referencedFirst(lanes)
+      for (const lane of block.type === "delete" ? ordered.toReversed() : ordered) steps.push(...lane.steps())
+    } else for (const lane of lanes.values()) steps.push(...lane.steps())
     lanes.clear()
     laneByRoute.clear()
   }
@@ -336,12 +365,14 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     return lane
   }
   const flushTable = (route: Route, lane: Lane) => {
+    if (block !== undefined) return flush()
     steps.push(...lane.steps())
     lanes.delete(qualified(route.table.schema, route.table.name))
     for (const [other, its] of laneByRoute) if (its === lane) laneByRoute.delete(other)
   }
   let relation: RowChange["relation"] | undefined
   let route: Route | undefined
+  const hasForeignKeys = checksForeignKeys(changes, routeOf)
   // By index, as everything that is done for each change: until V8 has optimized it, an iterator makes garbage.
   for (let n = 0; n < changes.length; n++) {
     const change = changes[n]
@@ -357,6 +388,11 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
     }
     if (route === undefined) continue
     if (route.table.firesTriggers) return inOrder(changes, routeOf)
+    if (hasForeignKeys) {
+      const { type } = change
+      if (block !== undefined && (block.type !== type || (type === "update" && block.route !== route))) flush()
+      block = { type, route }
+    }
     const lane = laneByRoute.get(route) ?? laneOf(route)
     if (lane.add(change, route)) continue
     flushTable(route, lane)
@@ -369,13 +405,45 @@ export const fold = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): R
   return steps
 }
 
-/** The same run, one change at a time: the exact plan. */
-export const inOrder = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> =>
-  changes.flatMap((change): ReadonlyArray<Step> => {
+/** Whether a foreign key of a table that is changed is checked. */
+const checksForeignKeys = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): boolean => {
+  let relation: RowChange["relation"] | undefined
+  for (let n = 0; n < changes.length; n++) {
+    const change = changes[n]
+    if (change.type === "truncate" || change.relation === relation) continue
+    relation = change.relation
+    if (routeOf(relation)?.table.checksForeignKeys === true) return true
+  }
+  return false
+}
+
+/** Rows of the table refer to others of it, so that the source may have inserted them by one statement alone. */
+const refersToItself = ({ name, references, schema }: Route["table"]): boolean =>
+  references.some((other) => other.name === name && other.schema === schema)
+
+/**
+ * The same run, one change at a time: the exact plan. Only rows that may refer to each other are inserted together.
+ */
+export const inOrder = (changes: ReadonlyArray<PlannedChange>, routeOf: RouteOf): ReadonlyArray<Step> => {
+  const steps: Array<Step> = []
+  let together: { readonly route: Route; readonly rows: Array<Tuple> } | undefined
+  for (const change of changes) {
     if (change.type === "truncate") {
+      together = undefined
       const routes = change.relations.map(routeOf).filter((route) => route !== undefined)
-      return routes.length > 0 ? [{ type: "truncate", routes, change }] : []
+      if (routes.length > 0) steps.push({ type: "truncate", routes, change })
+      continue
     }
     const route = routeOf(change.relation)
-    return route === undefined ? [] : [{ type: "row", route, change }]
-  })
+    if (route === undefined) continue
+    if (change.type !== "insert" || !refersToItself(route.table)) {
+      together = undefined
+      steps.push({ type: "row", route, change })
+    } else if (together?.route === route) together.rows.push(change.tuple)
+    else {
+      together = { route, rows: [change.tuple] }
+      steps.push({ type: "insertSet", route, offset: change.offset, mayMiss: true, rows: together.rows })
+    }
+  }
+  return steps
+}

@@ -11,7 +11,7 @@ import { qualified, quote } from "../target/Identifier.ts"
 import type { Route, RoutedColumn } from "../target/Route.ts"
 import { arrayOf, linesOf } from "./RowText.ts"
 import type { TargetColumn } from "../target/TargetTable.ts"
-import type { RowChange } from "../stream/Change.ts"
+import type { DeleteChange, RowChange, UpdateChange } from "../stream/Change.ts"
 import type { Tuple } from "../stream/Tuple.ts"
 
 export interface PlanOptions {
@@ -44,22 +44,47 @@ export interface Statement {
   readonly emptied?: ReadonlyArray<string>
   /** The first change it carries out. */
   readonly offset: Offset
+}
+
+/** Where a statement of one row touched none: what tells why, and what is done instead. */
+export interface Missed {
   /** The old row by which the row is looked up, where that is done by all of it. */
-  readonly image?: Tuple
-  /** For the update of one row: the insert that stands in when the row is missing, if the row is fully known. */
+  readonly image: Tuple | undefined
+  /** Finds the row; of use where a trigger or rule may have suppressed the change. */
+  readonly present: Statement | undefined
+  /** Finds the row where its ALWAYS identity has another value, which no UPDATE can set. */
+  readonly differs: Statement | undefined
+  /** Takes that row out and puts it back. */
+  readonly replace: Statement | undefined
+  /** The same update of the row under its new key, to which the target's own ON UPDATE CASCADE may have brought it. */
+  readonly moved: Statement | undefined
+  /** Stands in for the update of a row that is missing, if the row is fully known. */
   readonly insert: Statement | undefined
 }
 
-/** The stream does not say which row is meant: the relation has no identity that the target can look up. */
-export class NoIdentity {
-  readonly _tag = "NoIdentity"
+/** Why a step has no statement. */
+export type NoStatementReason =
+  /** The stream does not say which row is meant: the relation has no identity that the target can look up. */
+  | "no identity"
+  /** By the policy for existing rows they are found by an index on the key, and there is none that can serve. */
+  | "no arbiter"
+  /** It sets an ALWAYS identity: the row would be put in anew, and triggers or foreign keys would see that. */
+  | "fixed identity"
+
+export class NoStatement {
+  readonly _tag = "NoStatement"
+  readonly reason: NoStatementReason
   readonly route: Route
   readonly offset: Offset
-  constructor(route: Route, offset: Offset) {
+  constructor(reason: NoStatementReason, route: Route, offset: Offset) {
+    this.reason = reason
     this.route = route
     this.offset = offset
   }
 }
+
+/** What a step becomes. */
+export type Planned = Statement | NoStatement
 
 const tableName = (route: Route): string => qualified(route.table.schema, route.table.name)
 
@@ -100,30 +125,42 @@ const listOf = (columns: ReadonlyArray<SetColumn>, prefix: string): string =>
 const overriding = (columns: ReadonlyArray<RoutedColumn>): string =>
   columns.some(({ column }) => column.identity === "always") ? " OVERRIDING SYSTEM VALUE" : ""
 
-const onConflict = (route: Route, options: PlanOptions): string => {
-  if (options.existingRow === "skip") return " ON CONFLICT DO NOTHING"
-  if (options.existingRow === "halt" || route.lookup !== "key" || !route.isKeyArbiter) return ""
-  const target = route.key.map((place) => quote(route.columns[place].column.name)).join(", ")
-  const sets = route.columns
+/** ALWAYS identities outside the key: whatever sets them must take the row out and put it back. */
+const fixedOf = (route: Route): ReadonlyArray<number> =>
+  route.columns.flatMap(({ column }, place) =>
+    column.identity === "always" && !route.key.includes(place) ? [place] : []
+  )
+
+/** An insert cannot tell whether its row is there; where the table has no key at all, no row is the same as another. */
+const lacksArbiter = ({ isKeyArbiter, lookup, table }: Route, { existingRow }: PlanOptions): boolean =>
+  existingRow !== "halt" &&
+  !isKeyArbiter &&
+  (lookup === "key" || table.isPrimaryKeyDeferrable || table.isPrimaryKeyTemporal)
+
+const onConflict = (route: Route, { existingRow }: PlanOptions): string => {
+  if (existingRow === "halt" || route.lookup !== "key") return ""
+  const target = namesOf(keyOf(route))
+  const names = route.columns
     .filter(({ column }, place) => !route.key.includes(place) && column.identity !== "always")
-    .map(({ column }) => `${quote(column.name)} = EXCLUDED.${quote(column.name)}`)
-  return ` ON CONFLICT (${target}) DO ${sets.length === 0 ? "NOTHING" : `UPDATE SET ${sets.join(", ")}`}`
+    .map(({ column }) => quote(column.name))
+  if (existingRow === "skip" || names.length === 0) return ` ON CONFLICT (${target}) DO NOTHING`
+  const same = fixedOf(route).map((place) => quote(route.columns[place].column.name))
+  const where = same.length === 0 ? "" : ` WHERE ${same.map((name) => `t.${name} = EXCLUDED.${name}`).join(" AND ")}`
+  return ` ON CONFLICT (${target}) DO UPDATE SET ${names.map((name) => `${name} = EXCLUDED.${name}`).join(", ")}${where}`
 }
+
+const intoTable = (route: Route, { existingRow }: PlanOptions): string =>
+  `INSERT INTO ${tableName(route)}${existingRow === "update" && fixedOf(route).length > 0 ? " AS t" : ""}`
 
 const namesOf = (columns: ReadonlyArray<RoutedColumn>): string =>
   columns.map(({ column }) => quote(column.name)).join(", ")
 
-const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOptions): Statement => {
-  const { mayMiss, offset, route, rows } = step
-  return {
-    kind: "insert",
-    ...newRows(route, rows, options),
-    rows: rows.length,
-    mayMiss,
-    route,
-    offset,
-    insert: undefined
-  }
+const insertSet = (step: Extract<Step, { type: "insertSet" }>, options: PlanOptions): Planned => {
+  const { offset, route, rows } = step
+  if (lacksArbiter(route, options)) return new NoStatement("no arbiter", route, offset)
+  // A row that is there with another identity is not updated.
+  const mayMiss = step.mayMiss && (options.existingRow !== "update" || fixedOf(route).length === 0)
+  return { kind: "insert", ...newRows(route, rows, options), rows: rows.length, mayMiss, route, offset }
 }
 
 /** COPY knows no ON CONFLICT. */
@@ -147,7 +184,7 @@ const newRows = (
   const isPlain = columns.every(({ column }) => column.hasTextCast !== true)
   const select = isPlain ? values : `${set.map(({ value }) => value).join(", ")} FROM (SELECT ${listOf(set, "c")}) AS v`
   return {
-    text: `INSERT INTO ${table} (${names})${overriding(columns)} SELECT ${select}${onConflict(route, options)}`,
+    text: `${intoTable(route, options)} (${names})${overriding(columns)} SELECT ${select}${onConflict(route, options)}`,
     params: arraysOf(columns, rows)
   }
 }
@@ -210,19 +247,23 @@ const updateSet = (step: Extract<Step, { type: "updateSet" }>): Statement => {
   const { list, where } = keysOf(route)
   const cells = columns.map(({ column }, n) => setColumn(column, route.key.length + n + 1, `c${n}`))
   const sets = columns.map(({ column }, n) => `${quote(column.name)} = ${cells[n].value}`).join(", ")
+  const fixed = step.same.map((place) => route.columns[place])
+  const first = route.key.length + columns.length + 1
+  const held = fixed.map(({ column }, n) => setColumn(column, first + n, `s${n}`))
+  const same = fixed.map(({ column }, n) => ` AND t.${quote(column.name)} = ${held[n].value}`).join("")
+  const lists = [list, listOf(cells, "c"), ...(fixed.length === 0 ? [] : [listOf(held, "s")])].join(", ")
   const found = isOrderFree(route, places) ? inArray(route, keys) : undefined
   const text =
-    `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${list}, ${listOf(cells, "c")}) AS v WHERE ${where}` +
+    `UPDATE ${ownRows(route)} AS t SET ${sets} FROM (SELECT ${lists}) AS v WHERE ${where}${same}` +
     (found === undefined ? "" : ` AND ${found}`)
   return {
     kind: "update",
     text: sized(text, rows.length),
-    params: [...arraysOf(keyOf(route), keys), ...arraysOf(columns, rows)],
+    params: [...arraysOf(keyOf(route), keys), ...arraysOf(columns, rows), ...arraysOf(fixed, rows)],
     rows: rows.length,
     mayMiss,
     route,
-    offset,
-    insert: undefined
+    offset
   }
 }
 
@@ -235,8 +276,7 @@ const deleteSet = (step: Extract<Step, { type: "deleteSet" }>): Statement => {
     rows: keys.length,
     mayMiss,
     route,
-    offset,
-    insert: undefined
+    offset
   }
 }
 
@@ -249,8 +289,7 @@ const absentSet = (step: Extract<Step, { type: "absentSet" }>): Statement => {
     rows: 0,
     mayMiss: false,
     route,
-    offset,
-    insert: undefined
+    offset
   }
 }
 
@@ -267,8 +306,7 @@ const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOption
     rows: undefined,
     mayMiss: true,
     route: routes[0],
-    offset: change.offset,
-    insert: undefined
+    offset: change.offset
   }
 }
 
@@ -276,9 +314,10 @@ const truncate = (step: Extract<Step, { type: "truncate" }>, options: PlanOption
  * Parameters name their types, as in the sets: a prepared statement keeps those of its parameters, so that the same text
  * would still mean the old type of a column that was altered.
  */
-const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOptions): Statement => {
+const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOptions): Planned => {
+  if (lacksArbiter(route, options)) return new NoStatement("no arbiter", route, offset)
   const { columns } = route
-  const into = `INSERT INTO ${tableName(route)}`
+  const into = intoTable(route, options)
   const values = columns.map(({ column }, place) => `$${place + 1}::${column.type}`).join(", ")
   return {
     kind: "insert",
@@ -290,8 +329,7 @@ const insertRow = (route: Route, row: Tuple, offset: Offset, options: PlanOption
     rows: 1,
     mayMiss: true,
     route,
-    offset,
-    insert: undefined
+    offset
   }
 }
 
@@ -331,66 +369,126 @@ export const likeImage = (
   return { text: `SELECT FROM ${ownRows(route)} AS t WHERE ${where}`, params }
 }
 
-/** An UPDATE cannot set an ALWAYS identity column: the row is taken out, and put back with what only the target knows. */
-const replaceRow = (route: Route, parameters: ReadonlyMap<string, string>, where: string): string => {
-  const columns = route.table.columns.filter((column) => !column.isGenerated)
-  const values = columns.map((column) => parameters.get(column.name) ?? `old.${quote(column.name)}`)
-  return (
-    `WITH old AS (DELETE FROM ${ownRows(route)} AS t WHERE ${where} RETURNING t.*) ` +
-    `INSERT INTO ${tableName(route)} (${columns.map((column) => quote(column.name)).join(", ")}) ` +
-    `OVERRIDING SYSTEM VALUE SELECT ${values.join(", ")} FROM old`
-  )
-}
+const one = (route: Route, offset: Offset) => ({ rows: 1, mayMiss: true, route, offset })
 
-const oneRow = (route: Route, change: RowChange, options: PlanOptions): Statement | NoIdentity | undefined => {
-  const { offset } = change
-  if (change.type === "insert") return insertRow(route, change.tuple, offset, options)
+/** The tuple that tells the row, if the target can look it up by that. */
+const soughtOf = (route: Route, change: UpdateChange | DeleteChange): Tuple | undefined => {
   const identity = identityOf(change)
-  if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) {
-    return new NoIdentity(route, offset)
-  }
+  if (identity === null || route.lookup === "none" || (route.lookup === "image" && change.oldTuple === null)) return
   const sought = route.lookup === "key" ? keyOf(route) : route.columns
   // A value that the source left out is not NULL: it is not known.
-  if (sought.some(({ index }) => !identity.isKnown(index))) return new NoIdentity(route, offset)
+  return sought.every(({ index }) => identity.isKnown(index)) ? identity : undefined
+}
+
+const isSame = ({ index }: RoutedColumn, left: Tuple, right: Tuple): boolean => left.cell(index) === right.cell(index)
+
+/**
+ * The update of one row, `sought` by its key or image. It sets every value that is known, those of the key included, as
+ * PostgreSQL's own apply does: triggers on a column see that. An ALWAYS identity is left out, and must have the value
+ * already.
+ */
+const updateRow = (route: Route, row: Tuple, sought: Tuple, offset: Offset): Statement | undefined => {
   const params: Array<string | null> = []
-  const image = route.lookup === "image" ? { image: identity } : undefined
+  const bind = ({ column, index }: RoutedColumn) => `$${params.push(row.cell(index) ?? null)}::${column.type}`
+  const known = route.columns.filter(({ index }) => row.isKnown(index))
+  const sets = known.filter(({ column }) => column.identity !== "always")
+  if (sets.length === 0) return undefined
+  const assignments = sets.map((routed) => `${quote(routed.column.name)} = ${bind(routed)}`).join(", ")
+  const where = [
+    whereRow(route, sought, params),
+    ...fixedOf(route)
+      .map((place) => route.columns[place])
+      .filter(({ index }) => row.isKnown(index))
+      .map((routed) => `t.${quote(routed.column.name)} = ${bind(routed)}`)
+  ]
+  const text = `UPDATE ${ownRows(route)} AS t SET ${assignments} WHERE ${where.join(" AND ")}`
+  return { kind: "update", text, params, ...one(route, offset) }
+}
+
+/** The key has an ALWAYS identity, and the update changes it. */
+const changesIdentity = (route: Route, row: Tuple, sought: Tuple): boolean =>
+  keyOf(route).some((routed) => routed.column.identity === "always" && !isSame(routed, row, sought))
+
+/** Takes the row out, and puts it back with what only the target knows: an UPDATE cannot set an ALWAYS identity. */
+const replaceRow = (route: Route, row: Tuple, sought: Tuple, offset: Offset): Statement => {
+  const params: Array<string | null> = []
+  const values = new Map(
+    route.columns
+      .filter(({ index }) => row.isKnown(index))
+      .map(({ column, index }) => [column.name, `$${params.push(row.cell(index) ?? null)}::${column.type}`])
+  )
+  const columns = route.table.columns.filter((column) => !column.isGenerated)
+  const text =
+    `WITH old AS (DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, sought, params)} RETURNING t.*) ` +
+    `INSERT INTO ${tableName(route)} (${columns.map((column) => quote(column.name)).join(", ")}) ` +
+    "OVERRIDING SYSTEM VALUE " +
+    `SELECT ${columns.map(({ name }) => values.get(name) ?? `old.${quote(name)}`).join(", ")} FROM old`
+  return { kind: "update", text, params, ...one(route, offset) }
+}
+
+/** Whether triggers or foreign keys would see that a row is taken out and put back. */
+const isReplaceSeen = ({ table }: Route): boolean => table.firesTriggers || table.checksForeignKeys
+
+const oneRow = (route: Route, change: RowChange, options: PlanOptions): Planned | undefined => {
+  const { offset } = change
+  if (change.type === "insert") return insertRow(route, change.tuple, offset, options)
+  const sought = soughtOf(route, change)
+  if (sought === undefined) return new NoStatement("no identity", route, offset)
   if (change.type === "delete") {
-    const text = `DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, identity, params)}`
-    return { kind: "delete", text, params, rows: 1, mayMiss: true, route, offset, ...image, insert: undefined }
+    const params: Array<string | null> = []
+    const text = `DELETE FROM ${ownRows(route)} AS t WHERE ${whereRow(route, sought, params)}`
+    return { kind: "delete", text, params, ...one(route, offset) }
   }
   const row = updatedRowOf(route, change)
-  const isKeySame = route.key.every((place) => {
-    const { index } = route.columns[place]
-    return row.cell(index) === identity.cell(index)
-  })
-  const parameters = new Map<string, string>()
-  let setsIdentity = false
-  route.columns.forEach(({ column, index }, place) => {
-    const cell = row.cell(index)
-    if (cell === undefined || (isKeySame && route.key.includes(place))) return
-    parameters.set(column.name, `$${params.push(cell)}::${column.type}`)
-    setsIdentity = setsIdentity || column.identity === "always"
-  })
-  if (parameters.size === 0) return undefined
-  const where = whereRow(route, identity, params)
-  const sets = [...parameters].map(([column, parameter]) => `${quote(column)} = ${parameter}`).join(", ")
+  if (!changesIdentity(route, row, sought)) return updateRow(route, row, sought, offset)
+  return isReplaceSeen(route)
+    ? new NoStatement("fixed identity", route, offset)
+    : replaceRow(route, row, sought, offset)
+}
+
+/** For the statement of one row, which touched none. */
+export const missedBy = (route: Route, change: RowChange, options: PlanOptions): Missed => {
+  const { offset } = change
+  const isInsert = change.type === "insert"
+  const row = isInsert ? change.tuple : change.type === "update" ? updatedRowOf(route, change) : undefined
+  const sought = isInsert ? (route.lookup === "key" ? change.tuple : undefined) : soughtOf(route, change)
+  const find = (more: (params: Array<string | null>) => string): Statement | undefined => {
+    if (sought === undefined) return undefined
+    const params: Array<string | null> = []
+    const text = `SELECT FROM ${ownRows(route)} AS t WHERE ${whereRow(route, sought, params)}${more(params)}`
+    return { kind: "check", text, params, ...one(route, offset) }
+  }
+  const fixed = fixedOf(route).map((place) => route.columns[place])
+  const isFixed = row !== undefined && fixed.some(({ index }) => row.isKnown(index))
+  const isKeyChanged =
+    row !== undefined && sought !== undefined && !keyOf(route).every((key) => isSame(key, row, sought))
+  const insert =
+    change.type === "update" && row !== undefined && route.columns.every(({ index }) => row.isKnown(index))
+      ? insertRow(route, row, offset, options)
+      : undefined
   return {
-    kind: "update",
-    text: setsIdentity
-      ? replaceRow(route, parameters, where)
-      : `UPDATE ${ownRows(route)} AS t SET ${sets} WHERE ${where}`,
-    params,
-    rows: 1,
-    mayMiss: true,
-    route,
-    offset,
-    ...image,
-    insert: !route.columns.every(({ index }) => row.isKnown(index)) ? undefined : insertRow(route, row, offset, options)
+    image: route.lookup === "image" ? sought : undefined,
+    present: find(() => ""),
+    differs: !isFixed
+      ? undefined
+      : find((params) => {
+          const differs = fixed
+            .filter(({ index }) => row.isKnown(index))
+            .map(({ column, index }) => {
+              const value = `$${params.push(row.cell(index) ?? null)}::${column.type}`
+              return `t.${quote(column.name)} IS DISTINCT FROM ${value}`
+            })
+          return ` AND (${differs.join(" OR ")})`
+        }),
+    replace:
+      !isFixed || sought === undefined || isReplaceSeen(route) ? undefined : replaceRow(route, row, sought, offset),
+    moved: isKeyChanged && route.lookup === "key" ? updateRow(route, row, row, offset) : undefined,
+    insert: insert instanceof NoStatement ? undefined : insert
   }
 }
 
 /** The statement of a step; `undefined` when it has nothing to do (an update that carries no value). */
-export const statementOf = (step: Step, options: PlanOptions): Statement | NoIdentity | undefined => {
+export const statementOf = (step: Step, options: PlanOptions): Planned | undefined => {
   switch (step.type) {
     case "insertSet":
       return insertSet(step, options)

@@ -110,6 +110,8 @@ const table = {
   RowConflict: "conflict",
   RowsUnfilled: "conflict",
   IdentityMissing: "schema",
+  IdentityFixed: "schema",
+  ArbiterMissing: "schema",
   SchemaRefused: "schema",
   TableMissing: "schema",
   NotATable: "schema",

@@ -23,7 +23,7 @@ export interface Route {
   readonly key: ReadonlyArray<number>
   /** At most one row of the target has a given key: a unique index, checked at once, lies within it. */
   readonly isKeyUnique: boolean
-  /** Such an index covers exactly the key, so that `ON CONFLICT` can name it. */
+  /** Such an index covers exactly the key, and `ON CONFLICT` can name it: no deferrable one does as well. */
   readonly isKeyArbiter: boolean
 }
 
@@ -61,16 +61,16 @@ export const route = (
   const own = isFull ? placesOf(primary) : []
   const key = isFull ? (own.includes(-1) ? [] : own) : isIdentityRouted ? flagged : []
   const names = new Set(key.map((place) => columns[place].column.name))
-  const within = [primary, ...table.uniqueKeys].filter(
-    (unique) => unique.length > 0 && unique.every((name) => names.has(name))
-  )
+  const isWithin = (unique: ReadonlyArray<string>) => unique.length > 0 && unique.every((name) => names.has(name))
+  const isExactly = (unique: ReadonlyArray<string>) => isWithin(unique) && unique.length === names.size
+  const arbiters = table.isPrimaryKeyTemporal ? table.uniqueKeys : [primary, ...table.uniqueKeys]
   return {
     relation,
     table,
     columns,
     key,
-    isKeyUnique: within.length > 0,
-    isKeyArbiter: within.some((unique) => unique.length === names.size),
+    isKeyUnique: [primary, ...table.uniqueKeys].some(isWithin),
+    isKeyArbiter: arbiters.some(isExactly) && !table.deferrableKeys.some(({ columns }) => isExactly(columns)),
     lookup: key.length > 0 ? "key" : isFull ? "image" : "none"
   }
 }

@@ -82,10 +82,12 @@ export const make = Effect.fn("Session.make")(function* (target: SessionOptions)
   const settings = settingsOf(target, isReplica, yield* hasTransactionTimeout)
   const text = `SELECT ${settings.map((_, n) => `set_config($${2 * n + 1}, $${2 * n + 2}, true)`).join(", ")}`
   const params = settings.flat()
+  // Where foreign keys are at work, a statement of the source that changed several rows is checked row by row here.
+  const late = isReplica ? [] : ["SET CONSTRAINTS ALL DEFERRED"]
   const begin = SqlClient.SqlClient.pipe(
-    Effect.flatMap((sql) => sql.unsafe(text, params)),
-    SqlFailure.typed,
-    Effect.asVoid
+    Effect.tap((sql) => sql.unsafe(text, params)),
+    Effect.flatMap((sql) => Effect.forEach(late, (statement) => sql.unsafe(statement), { discard: true })),
+    SqlFailure.typed
   )
   return { isReplica, begin } satisfies Session
 })

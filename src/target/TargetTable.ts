@@ -40,6 +40,18 @@ export interface TargetColumn {
   readonly hasDefault: boolean
 }
 
+export interface DeferrableKey {
+  readonly constraint: string
+  readonly isPrimary: boolean
+  readonly columns: ReadonlyArray<string>
+}
+
+/** A foreign key's other table. */
+export interface Reference extends TableName {
+  /** What happens to its rows happens to those that refer to them: ON DELETE or ON UPDATE CASCADE. */
+  readonly cascades: boolean
+}
+
 export interface TargetTable extends TableName {
   readonly isPartitioned: boolean
   readonly columns: ReadonlyArray<TargetColumn>
@@ -47,12 +59,20 @@ export interface TargetTable extends TableName {
   readonly primaryKey: ReadonlyArray<string> | undefined
   /** The primary key is checked late: it cannot serve `ON CONFLICT`, and two rows may share a key for a while. */
   readonly isPrimaryKeyDeferrable: boolean
+  /** The primary key is WITHOUT OVERLAPS: it cannot serve `ON CONFLICT` either. */
+  readonly isPrimaryKeyTemporal: boolean
+  /** Unique constraints that are checked late, the primary key among them: none of them can serve `ON CONFLICT`. */
+  readonly deferrableKeys: ReadonlyArray<DeferrableKey>
   /** Column names of each other unique index that is valid, immediate, and without expressions or predicate. */
   readonly uniqueKeys: ReadonlyArray<ReadonlyArray<string>>
   /** How many unique indexes and exclusion constraints there are, of every kind: also those that are no keys. */
   readonly uniqueIndexes: number
-  /** A trigger (foreign keys included) or rule fires in the applying session, so the order of statements can be observed. */
+  /** A trigger or rule fires in the applying session, so the order of statements can be observed. */
   readonly firesTriggers: boolean
+  /** A foreign key, its own or one that refers to it, is checked in the applying session, at the end of each statement. */
+  readonly checksForeignKeys: boolean
+  /** The tables that its own foreign keys refer to, as far as they are checked in the applying session. */
+  readonly references: ReadonlyArray<Reference>
   /** A deferrable key is not checked at all: PostgreSQL does it by a trigger, which does not fire in the applying session. */
   readonly hasUncheckedKey: boolean
   /** Row security would filter the applying role. */
@@ -91,6 +111,13 @@ export const typeText = (oid: string, modifier: string): string => `(
 /** Whether a trigger or rule fires, by its `enabled` column and the session's role. */
 const fires = (enabled: string): string =>
   `${enabled} IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)`
+
+/** The triggers of a table and its partitions that fire, each with the constraint that it serves. */
+const firing = `
+    SELECT FROM pg_trigger AS trigger
+    LEFT JOIN pg_constraint AS reason ON reason.oid = trigger.tgconstraint
+    WHERE (trigger.tgrelid = found.oid OR trigger.tgrelid IN (SELECT relid FROM pg_partition_tree(found.oid)))
+      AND ${fires("trigger.tgenabled")}`
 
 /**
  * A domain is followed down to its base type, and a type down to the parts that must be comparable for it to be: the
@@ -163,17 +190,26 @@ SELECT found.schema, found.name,
     ELSE 'table' END AS kind,
   found.relkind = 'p' AS "isPartitioned",
   row_security_active(found.oid) AS "hasRowSecurity",
-  EXISTS (
-    SELECT FROM pg_trigger AS trigger
-    LEFT JOIN pg_constraint AS reason ON reason.oid = trigger.tgconstraint
-    WHERE (trigger.tgrelid = found.oid OR trigger.tgrelid IN (SELECT relid FROM pg_partition_tree(found.oid)))
-      AND ${fires("trigger.tgenabled")}
-      -- The late check of a deferrable unique constraint is a trigger too, but nobody can observe it.
-      AND NOT (trigger.tgisinternal AND reason.contype IN ('p', 'u', 'x'))
+  EXISTS (${firing}
+      -- Nobody can observe the checks of constraints, which are triggers too.
+      AND NOT (trigger.tgisinternal AND reason.contype IN ('p', 'u', 'x', 'f'))
   ) OR EXISTS (
     SELECT FROM pg_rewrite AS rule
     WHERE rule.ev_class = found.oid AND rule.ev_type <> '1' AND ${fires("rule.ev_enabled")}
   ) AS "firesTriggers",
+  EXISTS (${firing}
+      AND trigger.tgisinternal AND reason.contype = 'f'
+  ) AS "checksForeignKeys",
+  (
+    SELECT coalesce(json_agg(json_build_object(
+      'schema', namespace.nspname, 'name', other.relname, 'cascades', key.confdeltype = 'c' OR key.confupdtype = 'c'
+    )), '[]')
+    FROM pg_constraint AS key
+    JOIN pg_class AS other ON other.oid = key.confrelid
+    JOIN pg_namespace AS namespace ON namespace.oid = other.relnamespace
+    WHERE key.conrelid = found.oid AND key.contype = 'f'
+      AND EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = key.oid AND ${fires("tgenabled")})
+  ) AS "references",
   EXISTS (
     SELECT FROM pg_trigger AS trigger
     JOIN pg_constraint AS reason ON reason.oid = trigger.tgconstraint AND reason.contype IN ('p', 'u', 'x')
@@ -206,8 +242,10 @@ SELECT found.schema, found.name,
   ) AS "uniqueIndexes",
   (
     SELECT coalesce(json_agg(json_build_object(
+      'name', (SELECT relname FROM pg_class WHERE oid = index.indexrelid),
       'isPrimary', index.indisprimary,
       'isImmediate', index.indimmediate,
+      'isTemporal', index.indisexclusion,
       'columns', (
         SELECT json_agg(a.attname ORDER BY key.place)
         FROM unnest(index.indkey::smallint[]) WITH ORDINALITY AS key(attnum, place)
@@ -228,6 +266,8 @@ export interface CatalogRow extends TableName {
   readonly isPartitioned: boolean
   readonly hasRowSecurity: boolean
   readonly firesTriggers: boolean
+  readonly checksForeignKeys: boolean
+  readonly references: ReadonlyArray<Reference>
   readonly hasUncheckedKey: boolean
   readonly uniqueIndexes: number
   readonly columns: ReadonlyArray<
@@ -239,8 +279,10 @@ export interface CatalogRow extends TableName {
     }
   >
   readonly keys: ReadonlyArray<{
+    readonly name: string
     readonly isPrimary: boolean
     readonly isImmediate: boolean
+    readonly isTemporal: boolean
     readonly columns: ReadonlyArray<string>
   }>
 }
@@ -260,9 +302,17 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
     })),
     primaryKey: primary?.columns,
     isPrimaryKeyDeferrable: primary !== undefined && !primary.isImmediate,
-    uniqueKeys: row.keys.filter((key) => !key.isPrimary && key.isImmediate).map((key) => key.columns),
+    deferrableKeys: row.keys
+      .filter((key) => !key.isImmediate)
+      .map(({ columns, isPrimary, name }) => ({ constraint: name, isPrimary, columns })),
+    isPrimaryKeyTemporal: primary?.isTemporal === true,
+    uniqueKeys: row.keys
+      .filter((key) => !key.isPrimary && key.isImmediate && !key.isTemporal)
+      .map((key) => key.columns),
     uniqueIndexes: row.uniqueIndexes,
     firesTriggers: row.firesTriggers,
+    checksForeignKeys: row.checksForeignKeys,
+    references: row.references,
     hasUncheckedKey: row.hasUncheckedKey,
     hasRowSecurity: row.hasRowSecurity
   }
@@ -272,7 +322,7 @@ const fromCatalog = (row: CatalogRow): TargetTable => {
  * Reads what the catalog says of tables, ordinary and partitioned, in one round trip, and as the ambient transaction
  * sees it. The keys of the map are the tables' qualified names; a table that does not exist is absent.
  *
- * `firesTriggers`, `hasUncheckedKey` and `hasRowSecurity` speak of the session and role that ask, so they must be those that apply.
+ * What fires, is checked or hides rows depends on the session and role that ask, so they must be those that apply.
  */
 export const load = Effect.fn("TargetTable.load")(function* (
   names: ReadonlyArray<TableName>

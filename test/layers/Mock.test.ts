@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Ref, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Mock from "../../layers/Mock.ts"
-import { NoIdentity, statementOf } from "../../src/plan/Statement.ts"
+import { NoStatement, statementOf } from "../../src/plan/Statement.ts"
 import { ConnectorConfig, fromObject } from "../../src/ConnectorConfig.ts"
 import * as Connector from "../../src/Connector.ts"
 import { FluvioConsumer, FluvioUnreachable, Offset, type Records } from "../../src/stream/FluvioConsumer.ts"
@@ -144,7 +144,11 @@ describe("Mock's SqlClient", () => {
           hasRowSecurity: true,
           columns: [targetColumn({ name: "x", identity: "always", equality: "OPERATOR(public.=)", isNullable: false })]
         }),
-        targetTable({ name: "late", isPrimaryKeyDeferrable: true })
+        targetTable({
+          name: "late",
+          isPrimaryKeyDeferrable: true,
+          deferrableKeys: [{ constraint: "late_pkey", isPrimary: true, columns: ["id"] }]
+        })
       ]
       const found = yield* TargetTable.load([...tables, { schema: "public", name: "none" }]).pipe(
         Effect.provide(Mock.layerSqlClient({ tables }))
@@ -199,7 +203,7 @@ describe("Mock's SqlClient", () => {
       assert.lengthOf(steps, 4 + changes.length)
       for (const step of steps) {
         const statement = statementOf(step, { existingRow: "halt", truncateCascade: "as-source", takesCopy: false })
-        if (statement === undefined || statement instanceof NoIdentity) return assert.fail("there is a statement")
+        if (statement === undefined || statement instanceof NoStatement) return assert.fail("there is a statement")
         const result = yield* sql.unsafe(statement.text, statement.params).raw
         assert.deepInclude<object>(result as object, { rowCount: statement.rows }, statement.text)
       }

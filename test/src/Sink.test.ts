@@ -41,7 +41,7 @@ const deleteSet = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::
 /** Rows that the plan leaves alone, because they come and go in it, must not be there. */
 const absentSet = `SELECT FROM ONLY "public"."pets" AS t WHERE t."id" = ANY($1::integer[])`
 const insertRow = `INSERT INTO "public"."pets" ("id", "name") VALUES ($1::integer, $2::text)`
-const updateRow = `UPDATE ONLY "public"."pets" AS t SET "name" = $1::text WHERE t."id" = $2::integer`
+const updateRow = `UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "name" = $2::text WHERE t."id" = $3::integer`
 const deleteRow = `DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $1::integer`
 
 /** Fails each statement whose text and parameters match. */
@@ -108,7 +108,7 @@ describe("Sink", () => {
         [
           "catalog",
           `${insertRow} -- 1 | n1`,
-          `${updateRow} -- Bo | 2`,
+          `${updateRow} -- 2 | Bo | 2`,
           `${deleteRow} -- 3`,
           `${insertRow} -- 3 | n3`,
           "COMMIT"
@@ -254,7 +254,7 @@ describe("Sink", () => {
       assert.deepStrictEqual(pipeline.transactions().at(-1), [
         "catalog",
         `${insertRow} -- 1 | n1`,
-        `${updateRow} -- Ada | 1`,
+        `${updateRow} -- 1 | Ada | 1`,
         "COMMIT"
       ])
     })
@@ -312,8 +312,8 @@ describe("Sink's policies", () => {
       yield* pipeline.until(() => pipeline.applied.length === 1)
       assert.deepStrictEqual(pipeline.transactions().at(-1), [
         "catalog",
-        `${updateRow} -- Ada | 1`,
-        `${updateRow} -- Bo | 2`,
+        `${updateRow} -- 1 | Ada | 1`,
+        `${updateRow} -- 2 | Bo | 2`,
         `${insertRow} -- 2 | Bo`,
         `${deleteRow} -- 3`,
         "COMMIT"
@@ -375,7 +375,7 @@ describe("Sink's policies", () => {
       })
       yield* skipping.until(() => skipping.applied.length === 1)
       assert.deepStrictEqual(skipping.transactions(), [
-        ["catalog", `${insertSet} ON CONFLICT DO NOTHING -- {"1","2"} | {"n1","n2"}`, "COMMIT"]
+        ["catalog", `${insertSet} ON CONFLICT ("id") DO NOTHING -- {"1","2"} | {"n1","n2"}`, "COMMIT"]
       ])
       assert.deepInclude(skipping.applied[0], { existingRows: 1, replays: 0 })
 
@@ -398,7 +398,7 @@ describe("Sink's policies", () => {
 
   it.effect("replays in order when an insert that was updated afterwards finds its row there already", () =>
     Effect.gen(function* () {
-      const conflict = " ON CONFLICT DO NOTHING"
+      const conflict = ' ON CONFLICT ("id") DO NOTHING'
       const pipeline = yield* Pipeline.start({
         stored: known,
         log: Pipeline.log(begin(1), added(1), renamed(1, "Ada"), commit(1)),
@@ -409,7 +409,7 @@ describe("Sink's policies", () => {
       // Skipping the folded insert would skip the update with it, which in order meets the row that is there.
       assert.deepStrictEqual(pipeline.transactions(), [
         ["catalog", `${insertSet}${conflict} -- {"1"} | {"Ada"}`, "ROLLBACK"],
-        ["catalog", `${insertRow}${conflict} -- 1 | n1`, `${updateRow} -- Ada | 1`, "COMMIT"]
+        ["catalog", `${insertRow}${conflict} -- 1 | n1`, `${updateRow} -- 1 | Ada | 1`, "COMMIT"]
       ])
       assert.deepInclude(pipeline.applied[0], { existingRows: 1, replays: 1 })
     })

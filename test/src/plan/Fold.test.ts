@@ -81,6 +81,26 @@ const brief = (step: Step): unknown => {
 
 const key = (id: string) => ({ keyTuple: [id, null, null] })
 
+/** A table whose foreign keys refer to these. */
+const referring = (name: string, ...references: ReadonlyArray<string>) =>
+  targetTable({
+    name,
+    columns: [
+      targetColumn({ name: "id", type: "integer" }),
+      targetColumn({ name: "boss" }),
+      ...petsTable.columns.slice(1)
+    ],
+    checksForeignKeys: true,
+    references: references.map((other) => ({ schema: "public", name: other, cascades: true }))
+  })
+
+/** Which tables the steps go to. */
+const tablesOf = (steps: ReadonlyArray<Step>) =>
+  steps.map((step) => [step.type, step.type === "truncate" ? "" : step.route.table.name])
+
+const pet = (id: string) => insertOf(pets, [id, "a", null])
+const gone = (id: string) => deleteOf(pets, key(id))
+
 const foldPets = (changes: ReadonlyArray<PlannedChange>) => fold(changes, routesTo(petsTable)).map(brief)
 
 interface Run {
@@ -251,9 +271,6 @@ describe("folding", () => {
     const always = targetTable({
       columns: [targetColumn({ name: "id", identity: "always" }), ...petsTable.columns.slice(1)]
     })
-    const serial = targetTable({
-      columns: [...petsTable.columns.slice(0, 2), targetColumn({ name: "notes", identity: "always" })]
-    })
     const triggered = { ...petsTable, firesTriggers: true }
     const a = ["1", "a", null] as const
     const b = ["1", "b", null] as const
@@ -268,7 +285,6 @@ describe("folding", () => {
       ["an update of a deleted row", [deleteOf(pets, key("1")), updateOf(pets, a)], ["deleteSet", "updateSet"]],
       ["a delete without identity", [deleteOf(pets, {})], ["row"]],
       ["a new key in an ALWAYS identity", [updateOf(pets, ["2", "a", null], key("1"))], ["row"], always],
-      ["an update beside an ALWAYS identity", [updateOf(pets, ["1", "a", "1"])], ["row"], serial],
       ["a table whose triggers fire", [insertOf(pets, a), insertOf(pets, b)], ["row", "row"], triggered]
     ]
     for (const [name, changes, types, table = petsTable] of runs) {
@@ -278,6 +294,76 @@ describe("folding", () => {
         name
       )
     }
+  })
+
+  it("sets what stands beside an ALWAYS identity, which must be the same", () => {
+    const serial = targetTable({
+      columns: [...petsTable.columns.slice(0, 2), targetColumn({ name: "notes", identity: "always" })]
+    })
+    const [step, ...more] = fold([updateOf(pets, ["1", "a", "7"]), updateOf(pets, ["2", "b", "8"])], routesTo(serial))
+    assert.lengthOf(more, 0)
+    assert.deepInclude<object>(step, { type: "updateSet", places: [1], same: [2], mayMiss: false })
+  })
+
+  describe("with foreign keys that are checked", () => {
+    const owners = relationOf({ id: 2, name: "owners", columns: [column("id", true), column("boss")] })
+    const petsOfOwners = referring("pets", "owners")
+    const people = referring("owners", "owners")
+    const routeOf = routesTo(petsOfOwners, [[owners, people]])
+    it("inserts behind what is referred to, and deletes before it", () => {
+      const changes = [
+        pet("1"),
+        insertOf(owners, ["1", "2"]),
+        pet("2"),
+        insertOf(owners, ["2", null]),
+        deleteOf(owners, { keyTuple: ["1", null] }),
+        gone("1"),
+        deleteOf(owners, { keyTuple: ["2", null] }),
+        gone("2")
+      ]
+      assert.deepStrictEqual(tablesOf(fold(changes, routeOf)), [
+        ["insertSet", "owners"],
+        ["insertSet", "pets"],
+        ["deleteSet", "pets"],
+        ["deleteSet", "owners"]
+      ])
+    })
+
+    it("keeps kinds of changes and updates of different tables apart", () => {
+      const changes = [
+        pet("1"),
+        updateOf(owners, ["1", "2"]),
+        updateOf(owners, ["2", "2"]),
+        updateOf(pets, ["1", "b", null]),
+        updateOf(owners, ["1", null]),
+        gone("1"),
+        pet("1")
+      ]
+      assert.deepStrictEqual(tablesOf(fold(changes, routeOf)), [
+        ["insertSet", "pets"],
+        ["updateSet", "owners"],
+        ["updateSet", "pets"],
+        ["updateSet", "owners"],
+        ["deleteSet", "pets"],
+        ["insertSet", "pets"]
+      ])
+    })
+
+    it("inserts rows that may refer to each other together, also in order", () => {
+      const changes = [
+        insertOf(owners, ["1", "2"]),
+        insertOf(owners, ["2", null]),
+        pet("1"),
+        pet("2"),
+        insertOf(owners, ["3", "1"])
+      ]
+      assert.deepStrictEqual(tablesOf(inOrder(changes, routeOf)), [
+        ["insertSet", "owners"],
+        ["row", "pets"],
+        ["row", "pets"],
+        ["insertSet", "owners"]
+      ])
+    })
   })
 
   it("goes on folding behind a change that stands alone", () => {

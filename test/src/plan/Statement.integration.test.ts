@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { addressOf } from "../../../layers/postgres/Target.ts"
 import { TargetSocket } from "../../../layers/postgres/TargetSocket.ts"
-import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../../src/plan/Statement.ts"
+import { missedBy, NoStatement, type PlanOptions, type Statement, statementOf } from "../../../src/plan/Statement.ts"
 import { fromObject, parse } from "../../../src/ConnectorConfig.ts"
 import { Offset } from "../../../src/stream/FluvioConsumer.ts"
 import { fold, inOrder, type PlannedChange, type RouteOf, type Step } from "../../../src/plan/Fold.ts"
@@ -118,12 +118,15 @@ const transaction = <E, R>(body: Effect.Effect<void, E | SqlFailure.SqlFailure, 
     )
   )
 
-const statementsOf = (steps: ReadonlyArray<Step>, options: PlanOptions) =>
+const plannedOf = (steps: ReadonlyArray<Step>, options: PlanOptions) =>
   steps.flatMap((step) => {
     const statement = statementOf(step, options)
-    if (statement instanceof NoIdentity) throw new Refused("no identity")
-    return statement === undefined ? [] : [statement]
+    if (statement instanceof NoStatement) throw new Refused(statement.reason)
+    return statement === undefined ? [] : [{ statement, step }]
   })
+
+const statementsOf = (steps: ReadonlyArray<Step>, options: PlanOptions) =>
+  plannedOf(steps, options).map(({ statement }) => statement)
 
 const applyFolded = (steps: ReadonlyArray<Step>, policies: Policies) =>
   transaction(
@@ -140,11 +143,15 @@ const applyFolded = (steps: ReadonlyArray<Step>, policies: Policies) =>
 const applyInOrder = (steps: ReadonlyArray<Step>, policies: Policies) =>
   transaction(
     Effect.gen(function* () {
-      for (const statement of statementsOf(steps, policies)) {
+      for (const { statement, step } of plannedOf(steps, policies)) {
         const touched = yield* execute(statement)
-        if (statement.rows === undefined || touched === statement.rows || statement.kind === "insert") continue
+        if (statement.rows === undefined || touched === statement.rows) continue
         if (touched > 1) return yield* Effect.fail(new Refused("several rows"))
-        if (policies.missingRow === "insert" && statement.insert !== undefined) yield* execute(statement.insert)
+        assert(step.type === "row")
+        const { differs, insert, replace } = missedBy(step.route, step.change, policies)
+        if (differs !== undefined && replace !== undefined && (yield* execute(differs)) > 0) yield* execute(replace)
+        else if (statement.kind === "insert") continue
+        else if (policies.missingRow === "insert" && insert !== undefined) yield* execute(insert)
         else if (policies.missingRow !== "skip" && (policies.missingRow === "halt" || statement.kind === "update")) {
           return yield* Effect.fail(new Refused("missing row"))
         }
@@ -324,7 +331,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("ApplyPlan", (it) => 
           const set = { route: found, offset: Offset.make(0), mayMiss: true, keys: tuples }
           const places = [found.columns.length - 1]
           steps.push({ type: "deleteSet", ...set }, { type: "absentSet", ...set })
-          steps.push({ type: "updateSet", ...set, places, rows: tuples })
+          steps.push({ type: "updateSet", ...set, places, same: [], rows: tuples })
         }
         const explained = Effect.forEach(statementsOf(steps, halting), ({ params, text }, n) =>
           Effect.andThen(

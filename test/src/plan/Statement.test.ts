@@ -1,6 +1,6 @@
 import { assert, describe, it } from "vitest"
 import * as fc from "fast-check"
-import { NoIdentity, type PlanOptions, type Statement, statementOf } from "../../../src/plan/Statement.ts"
+import { missedBy, NoStatement, type PlanOptions, type Statement, statementOf } from "../../../src/plan/Statement.ts"
 import type { Step } from "../../../src/plan/Fold.ts"
 import type { Relation } from "../../../src/stream/Relation.ts"
 import { decode } from "../../../src/stream/ReplicationEvent.ts"
@@ -64,8 +64,14 @@ const image = make({
 
 const plan = (step: Step, options = halt): Statement => {
   const statement = statementOf(step, options)
-  if (statement === undefined || statement instanceof NoIdentity) throw new Error("no statement")
+  if (statement === undefined || statement instanceof NoStatement) throw new Error("no statement")
   return statement
+}
+
+/** What is done or asked where the change's statement touches nothing. */
+const missed = (found: Route, change: RowChange, options = halt) => {
+  const texts = Object.entries(missedBy(found, change, options))
+  return Object.fromEntries(texts.map(([name, statement]) => [name, statement?.text]))
 }
 
 const sqlOf = (step: Step, options = halt) => {
@@ -247,13 +253,23 @@ describe("a set of rows", () => {
   it("is skipped, or updates what is there, by policy", () => {
     const text = (found: Route, options: PlanOptions) => sqlOf(insertSet(found, ["1", "a", "ok"]), options).text
     const plain = sqlOf(insertSet(pets, ["1", "a", "ok"])).text
-    assert.strictEqual(text(pets, skip), `${plain} ON CONFLICT DO NOTHING`)
+    assert.strictEqual(text(pets, skip), `${plain} ON CONFLICT ("id") DO NOTHING`)
     assert.strictEqual(
       text(pets, update),
       `${plain} ON CONFLICT ("id") DO UPDATE SET "name" = EXCLUDED."name", "mood" = EXCLUDED."mood"`
     )
-    for (const table of [{ primaryKey: undefined }, { isPrimaryKeyDeferrable: true }]) {
-      assert.strictEqual(text(make({ columns: pets.table.columns, key: ["id"], table }), update), plain)
+    for (const options of [skip, update]) {
+      for (const table of [
+        { primaryKey: undefined },
+        { isPrimaryKeyDeferrable: true },
+        { isPrimaryKeyTemporal: true }
+      ]) {
+        const found = make({ columns: pets.table.columns, key: ["id"], table })
+        const steps = [insertSet(found, ["1", "a", "ok"]), row(found, insertOf(found.relation, ["1", "a", "ok"]))]
+        for (const step of steps) assert.deepInclude(statementOf(step, options), { reason: "no arbiter" })
+      }
+      const keyless = make({ columns: pets.table.columns, key: [], table: { primaryKey: undefined } })
+      assert.strictEqual(text(keyless, options), plain)
     }
     const onlyKey = make({ columns: [id, { name: "b" }], key: ["id", "b"] })
     assert.match(text(onlyKey, update), / ON CONFLICT \("id", "b"\) DO NOTHING$/)
@@ -263,10 +279,11 @@ describe("a set of rows", () => {
     const found = make({ columns: [{ name: "id" }, { name: "n", identity: "always" }, { name: "a" }], key: ["id"] })
     assert.strictEqual(
       sqlOf(insertSet(found, ["1", "7", "a"]), update).text,
-      'INSERT INTO "public"."pets" ("id", "n", "a") OVERRIDING SYSTEM VALUE ' +
+      'INSERT INTO "public"."pets" AS t ("id", "n", "a") OVERRIDING SYSTEM VALUE ' +
         "SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]) " +
-        'ON CONFLICT ("id") DO UPDATE SET "a" = EXCLUDED."a"'
+        'ON CONFLICT ("id") DO UPDATE SET "a" = EXCLUDED."a" WHERE t."n" = EXCLUDED."n"'
     )
+    assert.isFalse(plan({ ...insertSet(found, ["1", "7", "a"]), mayMiss: true } as Step, update).mayMiss)
     const byDefault = make({ columns: [{ name: "id", identity: "default" }], key: ["id"] })
     assert.notInclude(sqlOf(insertSet(byDefault, ["1"])).text, "OVERRIDING")
   })
@@ -306,7 +323,7 @@ describe("a set of rows", () => {
       params
     })
     const rows = [Tuple.of(["1", "x", "m"]), Tuple.of(["3", null, "n"])]
-    assert.deepStrictEqual(sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1, 0], rows }), {
+    assert.deepStrictEqual(sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1, 0], same: [], rows }), {
       text:
         `UPDATE ONLY "My.Schema"."Tab ""le" AS t SET "a""b" = v.c0, "id" = v.c1 ` +
         `FROM (SELECT ${values}, unnest($3::text[]) AS c0, unnest($4::integer[]) AS c1) AS v ${where}`,
@@ -319,7 +336,7 @@ describe("a set of rows", () => {
     const texts = (found: Route) => [
       sqlOf({ type: "deleteSet", route: found, ...at, keys }).text,
       sqlOf({ type: "absentSet", route: found, offset: at.offset, keys }).text,
-      sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1], rows: [Tuple.of(["1", "x"])] }).text
+      sqlOf({ type: "updateSet", route: found, ...at, keys, places: [1], same: [], rows: [Tuple.of(["1", "x"])] }).text
     ]
     const name = { name: "name" }
     assert.deepStrictEqual(texts(make({ columns: [id, name], key: ["id"] })), [
@@ -353,7 +370,8 @@ describe("a set of rows", () => {
     const rows = [Tuple.of(["1", "x", "m"])]
     const columns = [id, { name: "name" }, { name: "mail" }]
     const text = (table: Partial<TargetTable>, places: ReadonlyArray<number>) =>
-      sqlOf({ type: "updateSet", route: make({ columns, key: ["id"], table }), ...at, keys, places, rows }).text
+      sqlOf({ type: "updateSet", route: make({ columns, key: ["id"], table }), ...at, keys, places, same: [], rows })
+        .text
     assert.include(text({}, [1, 2]), "ANY")
     assert.notInclude(text({}, [0, 1, 2]), "ANY")
     assert.notInclude(text({ uniqueIndexes: 2 }, [1, 2]), "ANY")
@@ -386,7 +404,7 @@ describe("one row", () => {
     const step = row(pets, insertOf(pets.relation, ["1", "a", null]))
     const text = 'INSERT INTO "public"."pets" ("id", "name", "mood") VALUES ($1::integer, $2::text, $3::public.mood)'
     assert.deepStrictEqual(sqlOf(step), { text, params: ["1", "a", null] })
-    assert.strictEqual(sqlOf(step, skip).text, `${text} ON CONFLICT DO NOTHING`)
+    assert.strictEqual(sqlOf(step, skip).text, `${text} ON CONFLICT ("id") DO NOTHING`)
     const empty = make({ columns: [], key: [] })
     assert.deepStrictEqual(sqlOf(row(empty, insertOf(empty.relation, []))), {
       text: 'INSERT INTO "public"."pets" DEFAULT VALUES',
@@ -394,32 +412,30 @@ describe("one row", () => {
     })
   })
 
-  it("is updated by its key, which is set only when it changes", () => {
+  it("is updated by its key, with every value that is known", () => {
+    const text = 'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "name" = $2::text WHERE t."id" = $3::integer'
     assert.deepStrictEqual(sqlOf(row(pets, updateOf(pets.relation, ["1", "a", undefined]))), {
-      text: 'UPDATE ONLY "public"."pets" AS t SET "name" = $1::text WHERE t."id" = $2::integer',
-      params: ["a", "1"]
+      text,
+      params: ["1", "a", "1"]
     })
     assert.deepStrictEqual(
       sqlOf(row(pets, updateOf(pets.relation, ["2", null, undefined], { keyTuple: ["1", null, null] }))),
-      {
-        text: 'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "name" = $2::text WHERE t."id" = $3::integer',
-        params: ["2", null, "1"]
-      }
+      { text, params: ["2", null, "1"] }
     )
-  })
-
-  it("needs no statement when an update says nothing", () => {
-    assert.isUndefined(statementOf(row(pets, updateOf(pets.relation, ["1", undefined, undefined])), halt))
+    assert.deepStrictEqual(sqlOf(row(pets, updateOf(pets.relation, ["1", undefined, undefined]))), {
+      text: 'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer WHERE t."id" = $2::integer',
+      params: ["1", "1"]
+    })
   })
 
   it("has an insert that stands in for its update, when all of it is known", () => {
-    const insert = (cells: ReadonlyArray<Cell>) => plan(row(pets, updateOf(pets.relation, cells))).insert?.params
+    const insert = (cells: ReadonlyArray<Cell>) => missedBy(pets, updateOf(pets.relation, cells), halt).insert?.params
     assert.deepStrictEqual(insert(["1", "a", null]), ["1", "a", null])
     assert.isUndefined(insert(["1", "a", undefined]))
     const old = ["1", "old", "kept"]
     const full = make({ columns: pets.table.columns, key: ["id"], identity: "Full" })
     const change = updateOf(full.relation, ["1", "a", undefined], { oldTuple: old })
-    assert.deepStrictEqual(plan(row(full, change)).insert?.params, ["1", "a", "kept"])
+    assert.deepStrictEqual(missedBy(full, change, halt).insert?.params, ["1", "a", "kept"])
   })
 
   it("is found by its whole image: one row of several, NULL by NULL, and text where there is no equality", () => {
@@ -443,26 +459,75 @@ describe("one row", () => {
     )
   })
 
-  it("is taken out and put back to change an ALWAYS identity", () => {
-    const found = make({
-      columns: [{ name: "id", type: "bigint", identity: "always" }, { name: "a" }],
-      key: ["id"]
+  describe("with an ALWAYS identity", () => {
+    const serial = { name: "id", type: "bigint", identity: "always" } as const
+    const keyed = make({ columns: [serial, { name: "a" }], key: ["id"] })
+    const number = { name: "n", type: "integer", identity: "always" } as const
+    const beside = (table: Partial<TargetTable> = {}) =>
+      make({ columns: [id, number, { name: "a" }], key: ["id"], table })
+
+    it("in the key is taken out and put back when that changes", () => {
+      const columns = [
+        ...keyed.table.columns,
+        targetColumn({ name: "extra" }),
+        targetColumn({ name: "size", isGenerated: true })
+      ]
+      const extended = { ...keyed, table: { ...keyed.table, columns } }
+      const change = updateOf(keyed.relation, ["2", undefined], { keyTuple: ["1", null] })
+      assert.deepStrictEqual(sqlOf(row(extended, change)), {
+        text:
+          'WITH old AS (DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $2::bigint RETURNING t.*) ' +
+          'INSERT INTO "public"."pets" ("id", "a", "extra") OVERRIDING SYSTEM VALUE ' +
+          'SELECT $1::bigint, old."a", old."extra" FROM old',
+        params: ["2", "1"]
+      })
+      for (const seen of [{ firesTriggers: true }, { checksForeignKeys: true }]) {
+        const found = { ...extended, table: { ...extended.table, ...seen } }
+        assert.deepInclude(statementOf(row(found, change), halt), { reason: "fixed identity" })
+      }
+      assert.strictEqual(
+        sqlOf(row(keyed, updateOf(keyed.relation, ["1", "b"]))).text,
+        'UPDATE ONLY "public"."pets" AS t SET "a" = $1::text WHERE t."id" = $2::bigint'
+      )
     })
-    const columns = [
-      ...found.table.columns,
-      targetColumn({ name: "extra" }),
-      targetColumn({ name: "size", isGenerated: true })
-    ]
-    const extended = { ...found, table: { ...found.table, columns } }
-    const change = updateOf(found.relation, ["2", undefined], { keyTuple: ["1", null] })
-    assert.deepStrictEqual(sqlOf(row(extended, change)), {
-      text:
-        'WITH old AS (DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $2::bigint RETURNING t.*) ' +
-        'INSERT INTO "public"."pets" ("id", "a", "extra") OVERRIDING SYSTEM VALUE ' +
-        'SELECT $1::bigint, old."a", old."extra" FROM old',
-      params: ["2", "1"]
+
+    it("beside the key is updated where that stays, and otherwise asked for first", () => {
+      const found = beside()
+      const change = updateOf(found.relation, ["1", "7", "b"])
+      const where = 't."id" = $1::integer'
+      assert.deepStrictEqual(sqlOf(row(found, change)), {
+        text:
+          'UPDATE ONLY "public"."pets" AS t SET "id" = $1::integer, "a" = $2::text ' +
+          'WHERE t."id" = $3::integer AND t."n" = $4::integer',
+        params: ["1", "b", "1", "7"]
+      })
+      assert.deepInclude(missed(found, change), {
+        differs: `SELECT FROM ONLY "public"."pets" AS t WHERE ${where} AND (t."n" IS DISTINCT FROM $2::integer)`,
+        replace:
+          'WITH old AS (DELETE FROM ONLY "public"."pets" AS t WHERE t."id" = $4::integer RETURNING t.*) ' +
+          'INSERT INTO "public"."pets" ("id", "n", "a") OVERRIDING SYSTEM VALUE ' +
+          "SELECT $1::integer, $2::integer, $3::text FROM old"
+      })
+      for (const seen of [{ firesTriggers: true }, { checksForeignKeys: true }]) {
+        const { differs, replace } = missed(beside(seen), change)
+        assert.isDefined(differs)
+        assert.isUndefined(replace)
+      }
     })
-    assert.notInclude(sqlOf(row(found, updateOf(found.relation, ["1", "b"]))).text, "DELETE")
+
+    it("beside the key keeps a set from rows that have another", () => {
+      const found = beside()
+      const keys = [Tuple.of(["1", null, null])]
+      const rows = [Tuple.of(["1", "7", "b"])]
+      const set: Step = { type: "updateSet", route: found, ...at, keys, places: [2], same: [1], rows }
+      assert.deepStrictEqual(sqlOf(set), {
+        text:
+          'UPDATE ONLY "public"."pets" AS t SET "a" = v.c0 FROM (SELECT unnest($1::integer[]) AS k0, ' +
+          "unnest($2::text[]) AS c0, unnest($3::integer[]) AS s0) AS v " +
+          'WHERE t."id" = v.k0 AND t."n" = v.s0 AND t."id" = ANY($1::integer[])',
+        params: ['{"1"}', '{"b"}', '{"7"}']
+      })
+    })
   })
 
   it("cannot be found without an identity, or by a value that the source left out", () => {
@@ -475,7 +540,8 @@ describe("one row", () => {
       row(image, deleteOf(image.relation, { keyTuple: ["1", null, null] })),
       row(image, deleteOf(image.relation, { oldTuple: ["1", undefined, null] }))
     ]
-    for (const step of steps) assert.instanceOf(statementOf(step, halt), NoIdentity)
+    for (const step of steps)
+      assert.deepInclude(statementOf(step, halt), { _tag: "NoStatement", reason: "no identity" })
   })
 })
 
@@ -508,7 +574,7 @@ it("reaches the partitions of a partitioned table", () => {
     row(found, updateOf(found.relation, ["1", "b"])),
     { type: "deleteSet", route: found, ...at, keys },
     { type: "absentSet", route: found, offset: at.offset, keys },
-    { type: "updateSet", route: found, ...at, keys, places: [1], rows: [Tuple.of(["1", "b"])] }
+    { type: "updateSet", route: found, ...at, keys, places: [1], same: [], rows: [Tuple.of(["1", "b"])] }
   ]
   for (const step of steps) assert.notInclude(sqlOf(step).text, "ONLY")
 })

@@ -189,9 +189,13 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
         columns: [],
         primaryKey: undefined,
         isPrimaryKeyDeferrable: false,
+        isPrimaryKeyTemporal: false,
+        deferrableKeys: [],
         uniqueKeys: [],
         uniqueIndexes: 0,
         firesTriggers: false,
+        checksForeignKeys: false,
+        references: [],
         hasUncheckedKey: false,
         hasRowSecurity: false
       })
@@ -224,12 +228,27 @@ layer(TestPostgres.layer())("TargetTable", (it) => {
             tables.flatMap((name) => names(name)),
             { search_path: "", session_replication_role: role }
           ),
-          (found) => [...found.values()].filter((table) => table.firesTriggers).map((table) => table.name)
+          (found) => {
+            const all = [...found.values()]
+            return {
+              triggers: all.filter((table) => table.firesTriggers).map((table) => table.name),
+              foreignKeys: all.filter((table) => table.checksForeignKeys).map((table) => table.name),
+              references: all.flatMap((table) => table.references)
+            }
+          }
         )
-      const ordinary = ["parent", "child", "always", "ruled", "whole"]
+      const ordinary = {
+        triggers: ["always", "ruled", "whole"],
+        foreignKeys: ["parent", "child"],
+        references: [{ schema: "public", name: "parent", cascades: false }]
+      }
       assert.deepStrictEqual(yield* firing("origin"), ordinary)
       assert.deepStrictEqual(yield* firing("local"), ordinary)
-      assert.deepStrictEqual(yield* firing("replica"), ["replica", "always"])
+      assert.deepStrictEqual(yield* firing("replica"), {
+        triggers: ["replica", "always"],
+        foreignKeys: [],
+        references: []
+      })
       const whole = yield* one(database, "whole")
       assert.deepStrictEqual([whole.isPartitioned, whole.primaryKey], [true, ["id"]])
     })
