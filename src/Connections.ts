@@ -1,8 +1,13 @@
 /** How many connections to the target the connector needs at a time, which a program's own pool may not give. */
-import { Effect, Predicate, Schema } from "effect"
+import { Context, Effect, Predicate, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { isRetryable } from "./stream/Outcome.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
+
+/** Breaks every connection to the target at once: whatever is open there is rolled back. Others' clients cannot be told. */
+export const Disconnect = Context.Reference<Effect.Effect<void>>("fluvio-postgres-sink/Disconnect", {
+  defaultValue: () => Effect.void
+})
 
 /** Without this check the connector would wait for a connection that it holds itself. */
 export class TooFewConnections extends Schema.TaggedError<TooFewConnections>()("TooFewConnections", {

@@ -484,7 +484,8 @@ const sayTryingAgain = () => {
 /** Runs the connector for ever; `onApplied` is told of each committed group. Only a committed group resets the back-off. */
 export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, never, R>) =>
   Effect.gen(function* () {
-    const { retry } = yield* ConnectorConfig
+    const { retry, shutdownTimeout } = yield* ConnectorConfig
+    const disconnect = yield* Connections.Disconnect
     const backOff = Schedule.min([Schedule.exponential(retry.min), Schedule.spaced(retry.max)]).pipe(
       Schedule.jittered,
       Schedule.upTo({ times: retry.times ?? Infinity }),
@@ -496,7 +497,15 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       )
     )
     const pace = new Pace()
-    yield* paced(pace, new Set()).pipe(
+    const giveUp = Effect.sleep(shutdownTimeout).pipe(
+      Effect.andThen(
+        Effect.logWarning(
+          `The group in hand was not applied within ${Duration.format(shutdownTimeout)}: it is rolled back, and read again at the next start`
+        )
+      ),
+      Effect.andThen(Effect.repeat(disconnect, Schedule.spaced("1 second")))
+    )
+    const running = yield* paced(pace, new Set()).pipe(
       Stream.tap(onApplied),
       Stream.retry(backOff),
       Stream.tapError((error) =>
@@ -504,6 +513,16 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
           ? Effect.logError(`Stopped after ${(retry.times ?? 0) + 1} tries without progress: ${error.message}`)
           : Effect.void
       ),
-      Stream.runDrain
+      Stream.runDrain,
+      Effect.forkChild({ startImmediately: true })
+    )
+    yield* Fiber.join(running).pipe(
+      Effect.onInterrupt(() =>
+        Effect.gen(function* () {
+          const givingUp = yield* Effect.forkChild(Effect.interruptible(giveUp))
+          yield* Fiber.interrupt(running)
+          yield* Fiber.interrupt(givingUp)
+        })
+      )
     )
   })

@@ -167,6 +167,11 @@ export const settings = {
   },
   target: {
     statementTimeout: optional(time, "PostgreSQL's statement_timeout while applying; without it, none"),
+    timeout: setting(
+      timeFrom(1000),
+      "60 s",
+      "A connection without an answer for this time is given up, unless the server is at work on the statement"
+    ),
     lockTimeout: setting(time, "30 s", "PostgreSQL's lock_timeout while applying; 0 waits for ever"),
     prepare: setting(
       toggle,
@@ -258,6 +263,7 @@ export const settings = {
     max: setting(timeFrom(100), "30 s", "Longest pause before a retry"),
     times: optional(natural(0), "So many retries without progress stop the connector; without it, none do")
   },
+  shutdownTimeout: setting(time, "20 s", "How long a shutdown waits for the group in hand, before that is rolled back"),
   acceptEpoch: optional(offset, "The source was rewound: accept its new history from this offset on", {
     flag: "accept-epoch"
   })

@@ -216,7 +216,7 @@ export const startLive = Effect.fnUntraced(function* ({
     fromObject({ topic: "mock", url: Redacted.value(url), retry: { min: "20 millis" } })
   ])
   const parts = PgOffsetStore.layer.pipe(Layer.provideMerge(Target.layer), Layer.provideMerge(settings))
-  const context = yield* Layer.build(parts).pipe(Effect.orDie)
+  const context = yield* Layer.build(parts).pipe(Effect.provide(logger(logged)), Effect.orDie)
   const fiber = yield* Connector.run((one) => Effect.sync(() => applied.push(one))).pipe(
     Effect.provideContext(Context.merge(context, records)),
     Effect.provide(logger(logged)),

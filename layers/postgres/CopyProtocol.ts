@@ -19,6 +19,7 @@ const CopyDone = 0x63
 const CopyInResponse = 0x47
 const ReadyForQuery = 0x5a
 const ErrorResponse = 0x45
+const BackendKeyData = 0x4b
 const ByStatement = 0x53
 
 const headerSize = 5
@@ -65,11 +66,23 @@ export class CopyProtocol {
   #data: Buffer | undefined
   /** The cycle under way carries data, for which the server shows itself ready; of any other COPY the driver must hear. */
   #isCopying = false
-  /** Received, and not yet a whole header, CopyInResponse or ErrorResponse. */
+  /** Received, and not yet a whole header, or of a message that is needed whole. */
   #held: Buffer = Buffer.alloc(0)
   /** How much of the message that was begun is still to come. */
   #rest = 0
   #endedBy: string | undefined
+  #processId: number | undefined
+  #isAwaited = false
+
+  /** Of the server's process, once it has said it. */
+  get processId(): number | undefined {
+    return this.#processId
+  }
+
+  /** The server has been asked something, and has not shown itself ready for more since. */
+  get isAwaited(): boolean {
+    return this.#isAwaited
+  }
 
   /** The SQLSTATE with which the server has ended the session, as it does before it closes the connection. */
   get endedBy(): string | undefined {
@@ -78,6 +91,7 @@ export class CopyProtocol {
 
   /** What to write instead of a frame of the driver, which is always one of whole messages. */
   outgoing(frame: Buffer): ReadonlyArray<Buffer> {
+    this.#isAwaited = true
     if (!mayHoldStatement(frame[0])) return [frame]
     const out: Array<Buffer> = []
     let from = 0
@@ -139,7 +153,14 @@ export class CopyProtocol {
     while (at + headerSize <= bytes.length) {
       // A length that cannot be is the driver's to refuse.
       const end = at + Math.max(headerSize, 1 + bytes.readInt32BE(at + 1))
-      if (bytes[at] === ReadyForQuery) this.#isCopying = false
+      if (bytes[at] === ReadyForQuery) {
+        this.#isCopying = false
+        this.#isAwaited = false
+      }
+      if (bytes[at] === BackendKeyData) {
+        if (end > bytes.length) break
+        this.#processId = bytes.readInt32BE(at + headerSize)
+      }
       if (bytes[at] === ErrorResponse) {
         if (end > bytes.length) break
         this.#endedBy = fatalState(bytes.toString("latin1", at + headerSize, end))

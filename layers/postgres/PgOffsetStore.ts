@@ -299,6 +299,12 @@ const make = Effect.gen(function* () {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const { partition, topic } = yield* ConnectorConfig
 
+  /** Those that the role or the database may bring along; not every release knows all of them. */
+  const withoutTimeouts = sql`
+    SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
+  `
+
   const load = Effect.gen(function* () {
     yield* migrate
     const [row] = yield* Effect.flatMap(
@@ -365,6 +371,7 @@ const make = Effect.gen(function* () {
     return { position: Option.some(position), described, savedBy } satisfies Stored
   }).pipe(
     // Types and operators are PostgreSQL's own, whatever the database's or the role's search_path puts in front of them.
+    (load) => Effect.andThen(withoutTimeouts, load),
     (load) => Effect.andThen(sql`SELECT set_config('search_path', '', true)`, load),
     sql.withTransaction,
     Effect.provideService(SqlClient.SqlClient, sql),

@@ -5,9 +5,11 @@ import type { SqlClient } from "effect/sql"
 import { readFile } from "node:fs/promises"
 import { userInfo } from "node:os"
 import { TakesCopy } from "../../src/plan/Statement.ts"
+import { Disconnect } from "../../src/Connections.ts"
 import { ConnectorConfig, ConnectorConfigError } from "../../src/ConnectorConfig.ts"
 import * as SqlFailure from "../../src/target/SqlFailure.ts"
 import type { SslMode } from "../../src/TargetUrl.ts"
+import * as Silence from "./Silence.ts"
 import { type Address, TargetSocket, type Tls } from "./TargetSocket.ts"
 
 interface Files {
@@ -118,36 +120,53 @@ export const layer: Layer.Layer<
   PgClient.PgClient | SqlClient.SqlClient,
   ConnectorConfigError | SqlFailure.SqlFailure,
   ConnectorConfig
-> = Layer.mergeAll(
-  Layer.effect(
-    SqlFailure.TargetName,
-    Effect.map(ConnectorConfig, ({ url }) => nameOf(new URL(Redacted.value(url))))
-  ),
-  // A setting for poolers; some lose the count of what answers a COPY that fails.
-  Layer.effect(
-    TakesCopy,
-    Effect.map(ConnectorConfig, ({ target }) => target.prepare)
-  ),
-  PgClient.layerFrom(
-    Effect.gen(function* () {
-      const config = yield* ConnectorConfig
-      const url = new URL(Redacted.value(config.url))
-      const tls = yield* tlsOf(url, config.target)
-      const address = addressOf(url)
-      const { searchParams } = url
-      return yield* PgClient.make({
-        url: config.url,
-        ...address,
-        ...(url.username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
-        stream: () => new TargetSocket(address, tls),
-        ssl: false,
-        ...(searchParams.has("application_name") ? {} : { applicationName: config.name }),
-        ...(searchParams.has("connect_timeout") ? {} : { connectTimeout: Duration.seconds(10) }),
-        maxConnections: 3,
-        prepare: config.target.prepare,
-        // PostgreSQL's own limit of a message: what a target may hold, the connector can read back.
-        maxMessageSize: 0x3fff_ffff
-      })
-    }).pipe(SqlFailure.typed)
+> = Layer.suspend(() => {
+  /** Those that are open, so that they can be broken all at once. */
+  const sockets = new Set<TargetSocket>()
+  const tracked = (socket: TargetSocket) => {
+    sockets.add(socket)
+    return socket.once("close", () => sockets.delete(socket))
+  }
+  return Layer.mergeAll(
+    Layer.effect(
+      SqlFailure.TargetName,
+      Effect.map(ConnectorConfig, ({ url }) => nameOf(new URL(Redacted.value(url))))
+    ),
+    // A setting for poolers; some lose the count of what answers a COPY that fails.
+    Layer.effect(
+      TakesCopy,
+      Effect.map(ConnectorConfig, ({ target }) => target.prepare)
+    ),
+    Layer.succeed(
+      Disconnect,
+      Effect.sync(() => sockets.forEach((socket) => socket.destroy()))
+    ),
+    PgClient.layerFrom(
+      Effect.gen(function* () {
+        const config = yield* ConnectorConfig
+        const url = new URL(Redacted.value(config.url))
+        const tls = yield* tlsOf(url, config.target)
+        const address = addressOf(url)
+        const { searchParams } = url
+        const common = {
+          url: config.url,
+          ...address,
+          ...(url.username !== "" || searchParams.has("user") ? {} : { username: userInfo().username }),
+          ssl: false,
+          ...(searchParams.has("application_name") ? {} : { applicationName: config.name }),
+          ...(searchParams.has("connect_timeout") ? {} : { connectTimeout: Duration.seconds(10) })
+        }
+        const unwatched = { ...common, stream: () => tracked(new TargetSocket(address, tls)) }
+        const watch = yield* Silence.watch(unwatched, config.target.timeout)
+        return yield* PgClient.make({
+          ...common,
+          stream: () => tracked(new TargetSocket(address, tls, watch)),
+          maxConnections: 3,
+          prepare: config.target.prepare,
+          // PostgreSQL's own limit of a message: what a target may hold, the connector can read back.
+          maxMessageSize: 0x3fff_ffff
+        })
+      }).pipe(SqlFailure.typed)
+    )
   )
-)
+})

@@ -17,6 +17,14 @@ export interface Tls {
   readonly options: ConnectionOptions
 }
 
+/** What is done about a server that stays silent. */
+export interface Watch {
+  /** So long an answer is waited for without a byte that comes or goes, before it is asked whether to go on. */
+  readonly millis: number
+  /** Whether to wait on for the server's process; `undefined` where it has not said which that is. */
+  readonly goOn: (processId: number | undefined) => Promise<boolean>
+}
+
 const keepAliveMillis = 30_000
 
 const offered = 0x53
@@ -32,10 +40,12 @@ export class TargetSocket extends Duplex {
   readonly #tls: Tls | undefined
   readonly #raw: Socket
   readonly #protocol = new CopyProtocol()
+  readonly #watch: Watch | undefined
+  #timer: NodeJS.Timeout | undefined
   /** The raw one, or TLS over it. */
   #socket: Duplex
 
-  constructor(address: Address, tls: Tls | undefined) {
+  constructor(address: Address, tls: Tls | undefined, watch?: Watch) {
     const { host, port } = address
     // What is no address throws here, before there is a stream.
     const raw = host.startsWith("/")
@@ -44,6 +54,7 @@ export class TargetSocket extends Duplex {
     super()
     this.#address = address
     this.#tls = tls
+    this.#watch = watch
     this.#raw = raw
     this.#socket = raw
     raw.on("error", (error) => this.destroy(error))
@@ -91,6 +102,7 @@ export class TargetSocket extends Duplex {
     socket.on("data", (received: Buffer) => {
       let wantsMore = true
       for (const part of this.#protocol.incoming(received)) wantsMore = this.push(part)
+      if (!this.#protocol.isAwaited) this.#unwatch()
       if (!wantsMore) socket.pause()
     })
     socket.on("end", () => {
@@ -107,6 +119,7 @@ export class TargetSocket extends Duplex {
 
   override _write(frame: Buffer, _: BufferEncoding, done: Done): void {
     const parts = this.#protocol.outgoing(frame)
+    if (this.#timer === undefined) this.#waitForAnswer()
     this.#socket.cork()
     parts.forEach((part, n) => this.#socket.write(part, n === parts.length - 1 ? done : undefined))
     this.#socket.uncork()
@@ -116,7 +129,33 @@ export class TargetSocket extends Duplex {
     this.#socket.end(done)
   }
 
+  /** How much has come and gone: what lies in a buffer of ours has not. */
+  get #moved(): number {
+    return this.#raw.bytesRead + this.#raw.bytesWritten - this.#raw.writableLength
+  }
+
+  #waitForAnswer(): void {
+    const watch = this.#watch
+    if (watch === undefined || this.destroyed) return
+    const before = this.#moved
+    const isStill = () => !this.destroyed && this.#protocol.isAwaited
+    this.#timer = setTimeout(async () => {
+      // What is not read for want of room is no silence.
+      const isSilent = this.#moved === before && !this.#socket.isPaused()
+      const goesOn = !isStill() || !isSilent || (await watch.goOn(this.#protocol.processId))
+      if (!isStill()) return
+      if (goesOn || this.#moved !== before) this.#waitForAnswer()
+      else this.destroy(Object.assign(new Error("the server does not answer"), { code: "ETIMEDOUT" }))
+    }, watch.millis)
+  }
+
+  #unwatch(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
   override destroy(error?: Error): this {
+    this.#unwatch()
     this.#raw.destroy()
     return super.destroy(error)
   }

@@ -18,7 +18,7 @@ const holders =
 const hasRows = (database: TestDatabase, count: number) =>
   Effect.map(database.query("SELECT count(*) FROM pets"), ([row]) => row["count"] === String(count))
 
-const isLost = (line: string) => /^Warn: the session that holds .* 57P01\); trying again in/.test(line)
+const isLost = (line: string) => /^Warn: the session that holds .* 57P01[^)]*\); trying again in/.test(line)
 
 layer(TestPostgres.layer(), { excludeTestServices: true })("Standby on PostgreSQL", (it) => {
   const two = Effect.gen(function* () {

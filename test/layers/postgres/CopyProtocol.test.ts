@@ -120,6 +120,22 @@ describe("what comes from the server", () => {
     assert.deepStrictEqual(Buffer.concat(protocol.incoming(row.subarray(9))), row.subarray(9))
   })
 
+  it("tells whether an answer is awaited, and which process of the server answers, however it is cut", () => {
+    const started = Buffer.concat([message("K", "\0\0\u0001\u0002key!"), message("Z", "I")])
+    for (let cut = 0; cut <= started.length; cut++) {
+      const protocol = new CopyProtocol()
+      assert.isFalse(protocol.isAwaited)
+      protocol.outgoing(Buffer.from(PgProtocol.encodeStartupMessage({ user: "me" })))
+      assert.isTrue(protocol.isAwaited)
+      protocol.incoming(started.subarray(0, cut))
+      protocol.incoming(started.subarray(cut))
+      assert.deepStrictEqual([protocol.isAwaited, protocol.processId], [false, 258])
+      protocol.outgoing(frame(sync))
+      protocol.incoming(message("D", "row"))
+      assert.isTrue(protocol.isAwaited)
+    }
+  })
+
   it("tells with which SQLSTATE the server ended the session, however it is cut", () => {
     const fatal = Buffer.concat([message("D", "row"), error("FATAL", "25P04")])
     for (let cut = 0; cut <= fatal.length; cut++) assert.strictEqual(endedBy(fatal, cut), "25P04")
