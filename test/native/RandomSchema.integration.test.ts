@@ -12,6 +12,8 @@ import { real, Replica, type Settings } from "./Replica.ts"
 
 const { numRuns } = fuzzRuns(10)
 const isFuzzing = process.env["FUZZ"] !== undefined
+/** Of which the last seconds are for telling how far it has shrunk. */
+const limit = Math.max(120_000, numRuns * 30_000)
 const seed = Number(process.env["FUZZ_SEED"] ?? 1)
 
 /** A definition does not fit the table as it is, or the table is not there. */
@@ -74,12 +76,12 @@ layer(Replica.layer, real)("Random schema changes", (it) => {
             fc.asyncProperty(history, fc.boolean(), (transactions, isThere) =>
               Effect.runPromiseWith(context)(Effect.scoped(once(transactions, isThere)))
             ),
-            { numRuns, seed, endOnFailure: !isFuzzing }
+            { numRuns, seed, endOnFailure: !isFuzzing, interruptAfterTimeLimit: limit - 20_000 }
           )
         )
         // What stops always would never be wrong.
         assert.isAbove(followed, histories)
       }),
-    Math.max(120_000, numRuns * 30_000)
+    limit
   )
 })
