@@ -26,7 +26,10 @@ export interface TargetColumn {
   readonly hasTextCast?: boolean
   /** What stands between the elements of an array of the type, where that is not a comma (box, and types that chose it). */
   readonly delimiter?: string
-  /** `=` exists for the type; where it does not (json, xml, point, …), values are compared as text. */
+  /**
+   * `=` exists for the type; where it does not (json, xml, point, …), values are compared as text. So they are where it is
+   * that of all enums, composites, ranges or arrays, and somebody's implicit cast offers another one.
+   */
   readonly hasEquality: boolean
   /**
    * The operator of equality where a plain `=` would not find it: an extension's, as in `OPERATOR(public.=)`. Under an
@@ -226,7 +229,9 @@ SELECT found.schema, found.name,
         SELECT FROM pg_cast WHERE castsource = 'pg_catalog.text'::regtype AND casttarget = base.type
       ),
       'delimiter', base.delimiter,
-      'hasEquality', NOT EXISTS (SELECT FROM equality WHERE whole = base.type AND NOT is_defined),
+      'hasEquality', NOT EXISTS (SELECT FROM equality WHERE whole = base.type AND NOT is_defined)
+        AND NOT ((base.typtype <> 'b' OR base.is_array)
+          AND EXISTS (SELECT FROM pg_cast WHERE castsource = base.type AND castcontext = 'i')),
       'equality', (SELECT text FROM equality WHERE whole = base.type AND type = base.type),
       'isGenerated', a.attgenerated <> '',
       'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END,

@@ -260,7 +260,7 @@ scenarios("Under existing-row", {
     both: identities(),
     target: "INSERT INTO parents OVERRIDING SYSTEM VALUE VALUES (1, 70, 'mine'), (2, 2, 'mine')",
     settings: { "existing-row": "update" },
-    changes: numbered,
+    changes: [numbered[0]!],
     ends: "source"
   },
   "update, a table without any key takes every row": {

@@ -110,6 +110,28 @@ scenarios("Rows are found by the output function of a type without equality, wha
   }
 })
 
+/** Which makes an operator of equality for text as good as that for all enums, composites, … */
+const implicit = (type: string) => `CREATE CAST (${type} AS text) WITH INOUT AS IMPLICIT`
+
+scenarios("Rows are found in spite of an implicit cast to text of", {
+  "an enum": {
+    both: `CREATE TYPE mood AS ENUM ('wrong', 'sad', 'good', 'bad'); ${tables("mood")}; ${whole("mood")}`,
+    target: implicit("mood"),
+    changes: [
+      ...changes("'wrong'", "'sad'", "'good'", "'bad'"),
+      "INSERT INTO w VALUES (1, 'sad'), (2, 'good'); DELETE FROM w WHERE n = 2; UPDATE w SET v = 'wrong' WHERE n = 1"
+    ]
+  },
+  "a composite, and an array": {
+    both: `${pair}; ${tables("pair")}; ${whole("int[]")}`,
+    target: `${implicit("pair")}; ${implicit("int[]")}`,
+    changes: [
+      ...changes("(0, 'wrong')", "(1, 'a,b')", `(2, '"\\')`, "(3, NULL)"),
+      "INSERT INTO w VALUES (1, '{1,2}'), (2, '{}'); DELETE FROM w WHERE n = 2; UPDATE w SET v = NULL WHERE n = 1"
+    ]
+  }
+})
+
 scenarios("Of a composite", {
   "NULL is another value than one of which all fields are": {
     both: `${pair}; ${whole("pair")}`,
