@@ -91,12 +91,15 @@ export const make = Effect.fn("Quarantine.make")(function* () {
   /** What {@link Quarantine.hold} wrote last: a row of its own, or none. */
   let written: bigint | undefined
 
+  /** Without a transaction, under whatever search_path the role has: types and operators are named in full. */
   const summarize = Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const [row] = yield* sql<{ readonly count: string; readonly ids: string; readonly in_a_row: string }>`
-      SELECT count(*)::text AS count, coalesce(sum(id), 0)::text AS ids, count(*) FILTER (WHERE in_a_row)::text AS in_a_row
+      SELECT count(*)::pg_catalog.text AS count, coalesce(sum(id), 0)::pg_catalog.text AS ids,
+        count(*) FILTER (WHERE in_a_row)::pg_catalog.text AS in_a_row
       FROM fluvio.quarantine
-      WHERE topic = ${topic} AND partition = ${partition} AND status = 'held'
+      WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition}
+        AND status OPERATOR(pg_catalog.=) 'held'
     `.pipe(SqlFailure.typed)
     if (row === undefined) return known
     return { count: Number(row.count), ids: BigInt(row.ids), inARow: Number(row.in_a_row) }
@@ -108,7 +111,8 @@ export const make = Effect.fn("Quarantine.make")(function* () {
       const sql = yield* SqlClient.SqlClient
       const rows = yield* sql<{ readonly key: string }>`
         SELECT DISTINCT jsonb_array_elements_text(keys) AS key FROM fluvio.quarantine
-        WHERE topic = ${topic} AND partition = ${partition} AND status = 'held'
+        WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition}
+          AND status OPERATOR(pg_catalog.=) 'held'
       `.pipe(SqlFailure.typed)
       keys.clear()
       rows.forEach(({ key }) => keys.add(HeldKeys.parse(key)))
@@ -233,7 +237,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
     const sql = yield* SqlClient.SqlClient
     yield* sql`
       UPDATE fluvio.quarantine SET in_a_row = false
-      WHERE topic = ${topic} AND partition = ${partition} AND in_a_row
+      WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition} AND in_a_row
     `.pipe(SqlFailure.typed)
     known = { ...known, inARow: 0 }
   })

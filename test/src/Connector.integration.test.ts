@@ -254,10 +254,10 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Connector on Postgre
     Effect.gen(function* () {
       const database = yield* TestPostgres.database
       yield* database.query(`
-        CREATE TABLE pets (id int, name text CHECK (pg_sleep(0.3) IS NOT NULL));
-        ALTER DATABASE ${database.name} SET transaction_timeout = '200ms';
-        ALTER DATABASE ${database.name} SET idle_in_transaction_session_timeout = '200ms';
-        ALTER DATABASE ${database.name} SET statement_timeout = '200ms'`)
+        CREATE TABLE pets (id int, name text CHECK (pg_sleep(1.5) IS NOT NULL));
+        ALTER DATABASE ${database.name} SET transaction_timeout = '2s';
+        ALTER DATABASE ${database.name} SET idle_in_transaction_session_timeout = '2s';
+        ALTER DATABASE ${database.name} SET statement_timeout = '2s'`)
       const records = yield* partition({ log: log(transaction(1, 1, 2)) })
       const connector = yield* startLive({ partition: records, url: database.url })
       yield* connector.caughtUp
