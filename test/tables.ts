@@ -766,8 +766,7 @@ export class Target {
       return column.identity === "always" && rows[existing][at] !== row[at]
     })
     if (isFixed && !replaces) return 0
-    if (route.columns.length === route.key.length) return 0
-    this.update(route, existing, (place) => (route.key.includes(place) ? undefined : cells[place]))
+    this.update(route, existing, (place) => cells[place])
     return 1
   }
 

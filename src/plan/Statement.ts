@@ -140,8 +140,9 @@ const lacksArbiter = ({ isKeyArbiter, lookup, table }: Route, { existingRow }: P
 const onConflict = (route: Route, { existingRow }: PlanOptions): string => {
   if (existingRow === "halt" || route.lookup !== "key") return ""
   const target = namesOf(keyOf(route))
+  // A key that is equal may be another text, which the row then gets as well.
   const names = route.columns
-    .filter(({ column }, place) => !route.key.includes(place) && column.identity !== "always")
+    .filter(({ column }) => column.identity !== "always")
     .map(({ column }) => quote(column.name))
   if (existingRow === "skip" || names.length === 0) return ` ON CONFLICT (${target}) DO NOTHING`
   const same = fixedOf(route).map((place) => quote(route.columns[place].column.name))

@@ -384,7 +384,7 @@ describe("Sink's policies", () => {
       assert.deepStrictEqual(updating.transactions(), [
         [
           "catalog",
-          `${insertSet} ON CONFLICT ("id") DO UPDATE SET "name" = EXCLUDED."name" -- {"1","2"} | {"n1","n2"}`,
+          `${insertSet} ON CONFLICT ("id") DO UPDATE SET "id" = EXCLUDED."id", "name" = EXCLUDED."name" -- {"1","2"} | {"n1","n2"}`,
           "COMMIT"
         ]
       ])
