@@ -299,10 +299,16 @@ const make = Effect.gen(function* () {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const { partition, topic } = yield* ConnectorConfig
 
-  /** Those that the role or the database may bring along; not every release knows all of them. */
-  const withoutTimeouts = sql`
-    SELECT set_config(name, '0', true) FROM pg_settings
-    WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
+  /**
+   * Types and operators are PostgreSQL's own, whatever the database's or the role's search_path puts in front of them, and
+   * no time-out that they bring along ends a migration; not every release knows all of those.
+   */
+  const pinned = sql`
+    SELECT pg_catalog.set_config('search_path', '', true), pg_catalog.count(pg_catalog.set_config(name, '0', true))
+    FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=) ANY (
+      '{statement_timeout,transaction_timeout,idle_in_transaction_session_timeout}'::pg_catalog.text[]
+    )
   `
 
   const load = Effect.gen(function* () {
@@ -370,9 +376,7 @@ const make = Effect.gen(function* () {
     const savedBy = is_saved ? "connector" : row.topic === null ? "original" : "operator"
     return { position: Option.some(position), described, savedBy } satisfies Stored
   }).pipe(
-    // Types and operators are PostgreSQL's own, whatever the database's or the role's search_path puts in front of them.
-    (load) => Effect.andThen(withoutTimeouts, load),
-    (load) => Effect.andThen(sql`SELECT set_config('search_path', '', true)`, load),
+    (load) => Effect.andThen(pinned, load),
     sql.withTransaction,
     Effect.provideService(SqlClient.SqlClient, sql),
     SqlFailure.typed,

@@ -45,12 +45,15 @@ interface Facts {
   readonly isRetryable?: unknown
   readonly class?: unknown
   readonly given?: unknown
+  readonly sqlState?: unknown
   readonly failure?: Facts
 }
 
 /** By what `target/SqlFailure` makes of the SQLSTATE. */
 const bySqlFailure = (failure: Facts): Outcome => {
   if (failure.isRetryable === true) return "passing"
+  // A pooler has lost a prepared statement, or mixed them up.
+  if (failure.sqlState === "26000" || failure.sqlState === "42P05") return "settings"
   switch (failure.class) {
     case "authentication":
     case "connection":

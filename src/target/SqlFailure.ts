@@ -82,7 +82,12 @@ const conditions: { readonly [sqlState: string]: Condition } = {
     class: "resource",
     remedy: "connect to the primary, not to a standby, and check default_transaction_read_only"
   },
-  "25P02": { name: "the transaction had failed before", class: "unknown" },
+  // The driver asks again when a prepared statement is gone, which hides that behind this in a transaction.
+  "25P02": {
+    name: "the transaction had failed before",
+    class: "unknown",
+    remedy: "see the target's log for what came before; behind a pooler in transaction mode set `target.prepare: false`"
+  },
   "25P03": {
     name: "idle-in-transaction time-out",
     class: "timeout",

@@ -71,7 +71,9 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Failpoints", (it) =>
         assert.deepStrictEqual(yield* database.query(`SELECT * FROM ${table} ORDER BY id`), afterwards)
       }
       assert.deepStrictEqual(
-        yield* database.query("SELECT class, array_length(records, 1) AS records FROM fluvio.quarantine"),
+        yield* database.query(`
+          SELECT class, count(record) AS records FROM fluvio.quarantine JOIN fluvio.quarantine_record ON quarantine_id = id
+          GROUP BY id`),
         tables.map(() => ({ class: "data", records: "3" }))
       )
     })

@@ -104,6 +104,7 @@ describe("the table of outcomes", () => {
       [{ class: "connection", isRetryable: true }, "passing"],
       [{ class: "timeout", isRetryable: true }, "passing"],
       [{ class: "authentication" }, "settings"],
+      [{ sqlState: "26000" }, "settings"],
       [{ class: "data" }, "data"],
       [{ class: "constraint" }, "conflict"],
       [{ class: "privilege" }, "schema"],
