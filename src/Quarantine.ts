@@ -91,12 +91,15 @@ export const make = Effect.fn("Quarantine.make")(function* () {
   /** What {@link Quarantine.hold} wrote last: a row of its own, or none. */
   let written: bigint | undefined
 
-  /** Without a transaction, under whatever search_path the role has: types and operators are named in full. */
+  /**
+   * Without a transaction, under whatever search_path the role has: types and operators are named in full, and `format`
+   * prints by the type's output function, whatever casts to text somebody has created.
+   */
   const summarize = Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const [row] = yield* sql<{ readonly count: string; readonly ids: string; readonly in_a_row: string }>`
-      SELECT count(*)::pg_catalog.text AS count, coalesce(sum(id), 0)::pg_catalog.text AS ids,
-        count(*) FILTER (WHERE in_a_row)::pg_catalog.text AS in_a_row
+      SELECT pg_catalog.format('%s', count(*)) AS count, pg_catalog.format('%s', coalesce(sum(id), 0)) AS ids,
+        pg_catalog.format('%s', count(*) FILTER (WHERE in_a_row)) AS in_a_row
       FROM fluvio.quarantine
       WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition}
         AND status OPERATOR(pg_catalog.=) 'held'
