@@ -262,7 +262,7 @@ const readPositions = Schema.decodeUnknownEffect(Schema.Array(PositionRow))
 const readRelations = Schema.decodeUnknownEffect(Schema.Array(RelationRow))
 const readTypes = Schema.decodeUnknownEffect(Schema.Array(TypeRow))
 
-const ownSchema = "check that the role may create and use the schema `fluvio` in the target"
+const checkRights = "check that the role may create and use the schema `fluvio` in the target"
 const isOfSchema: ReadonlySet<SqlFailure.SqlFailureClass> = new Set([
   "privilege",
   "schema",
@@ -278,7 +278,7 @@ const failed = (operation: string) => (error: unknown) =>
         class: error.class,
         reason: error.condition,
         isRetryable: error.isRetryable,
-        remedy: isOfSchema.has(error.class) ? ownSchema : error.remedy
+        remedy: isOfSchema.has(error.class) ? checkRights : error.remedy
       })
     : new OffsetStoreError({
         operation,
@@ -286,7 +286,7 @@ const failed = (operation: string) => (error: unknown) =>
         class: undefined,
         reason: "the tables of the schema fluvio do not hold what this version wrote there",
         isRetryable: false,
-        remedy: ownSchema
+        remedy: checkRights
       })
 
 /** The last of several entries with one key: a statement may change a row only once. */

@@ -162,8 +162,8 @@ const byLength = (a: Reading, b: Reading): number =>
   b.origins.filter((origin) => origin !== undefined).length - a.origins.filter((origin) => origin !== undefined).length
 
 /**
- * Reads what became of the columns; `isKey` counts where it says what the identity is. Readings of which `contentOf` says the same leave the same content in the target, and
- * need not be told apart.
+ * Reads what became of the columns. `isKey` of a column counts only where it says what the identity is. Readings of which
+ * `contentOf` says the same leave the same content in the target, and need not be told apart.
  */
 export const interpret = (
   before: Columns,
