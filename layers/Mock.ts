@@ -28,7 +28,7 @@ import {
   refusalAt
 } from "../src/stream/FluvioConsumer.ts"
 import { qualified } from "../src/target/Identifier.ts"
-import { OffsetStore, type Position, PositionConflict, type Stored } from "../src/stream/OffsetStore.ts"
+import { nothingStored, OffsetStore, type Position, PositionConflict, type Stored } from "../src/stream/OffsetStore.ts"
 import * as SourceType from "../src/schema/SourceType.ts"
 import * as TargetTable from "../src/target/TargetTable.ts"
 
@@ -142,12 +142,6 @@ export const layerConsumer = ({ chunkSize = 100, firstOffset = 0, log = [] }: Lo
 /** What the store in memory holds; set it to script a start, read it to see what was saved. */
 export class StoredRef extends Context.Service<StoredRef, Ref.Ref<Stored>>()("fluvio-postgres-sink/Mock/StoredRef") {}
 
-export const nothingStored: Stored = {
-  position: Option.none(),
-  described: { relations: [], types: [] },
-  savedBy: "connector"
-}
-
 const isSame = (left: Option.Option<Position>, right: Option.Option<Position>): boolean =>
   Option.isNone(left) || Option.isNone(right)
     ? Option.isNone(left) && Option.isNone(right)
@@ -171,6 +165,8 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
       const { partition, topic } = yield* ConnectorConfig
       return OffsetStore.of({
         load: Ref.get(ref),
+        inspect: Ref.get(ref),
+        pause: Effect.sync(() => undefined),
         save: Effect.fnUntraced(function* (previous, next, changed) {
           const { described, position } = yield* Ref.get(ref)
           if (!isSame(previous, position)) {

@@ -36,6 +36,7 @@ export const main = () =>
     variables: process.env,
     isTerminal: process.stderr.isTTY,
     readConfigFile: (path) => ConfigFile.load(path, process.env),
+    live: Live.layer,
     run: Effect.provide(run, Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),
     // Its parts are for development: they are loaded when asked for.
     demo: (options) =>

@@ -2,16 +2,12 @@
  * The command line. It knows the settings and the commands, and not the parts they run on: those are given to it, so
  * that embedders and tests may give others.
  */
-import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Record, Runtime } from "effect"
+import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
-import {
-  ConnectorConfig,
-  type ConnectorConfigError,
-  type ConfigSource,
-  fromEnvironment,
-  fromObject
-} from "./ConnectorConfig.ts"
-import { type Path, shorthands, table } from "./Settings.ts"
+import { ConnectorConfig } from "./ConnectorConfig.ts"
+import type * as Operation from "./operate/Operation.ts"
+import * as Pause from "./operate/Pause.ts"
+import * as SettingFlags from "./SettingFlags.ts"
 import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
 import { withoutConnectionStrings } from "./TargetUrl.ts"
 
@@ -24,13 +20,16 @@ export interface DemoOptions {
   readonly driver: "wire" | "client"
 }
 
-export interface Parts<RunError, RunContext, FileContext, DemoError = never, DemoContext = never> {
-  readonly version: string
-  /** The environment: settings, and the secrets that a configuration file refers to. */
-  readonly variables: { readonly [name: string]: string | undefined }
+export interface Parts<
+  RunError,
+  RunContext,
+  LiveError,
+  FileContext,
+  DemoError = never,
+  DemoContext = never
+> extends Operation.Parts<LiveError, FileContext> {
   /** Whether a person reads the standard error. */
   readonly isTerminal: boolean
-  readonly readConfigFile: (path: string) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
   /** Applies until it is interrupted. */
   readonly run: Effect.Effect<void, RunError, RunContext>
   /** Left out where the embedded parts are. */
@@ -39,54 +38,12 @@ export interface Parts<RunError, RunContext, FileContext, DemoError = never, Dem
 
 const program = "fluvio-postgres-sink"
 
-const flags = [
-  ...table.flatMap(({ default: fallback, description, expects, flag, path }) =>
-    flag === undefined ? [] : { name: flag, path, expects, description, fallback }
-  ),
-  ...shorthands.map(({ description, expects, flag, key }) => ({
-    name: flag,
-    path: [key],
-    expects,
-    description,
-    fallback: undefined
-  }))
-]
-
-/** A flag is text that the configuration reads, so that it is checked and named where all settings are. */
-const settingFlags: Record<string, Flag.Flag<Option.Option<string>>> = Object.fromEntries(
-  flags.map(({ description, fallback, name }) => [
-    name,
-    Flag.String(name).pipe(
-      Flag.withDescription(fallback === undefined ? description : `${description} (default: ${fallback})`),
-      Flag.withMetavar("value"),
-      Flag.optional
-    )
-  ])
-)
-
-const nameOfFlag = (path: Path) => {
-  const flag = flags.find((candidate) => candidate.path.join() === path.join())
-  return flag === undefined ? path.join(".") : `--${flag.name}`
-}
-
-const fromFlags = (values: { readonly [name: string]: Option.Option<string> }): ConfigSource => {
-  const tree: { [key: string]: unknown } = {}
-  for (const { name, path } of flags) {
-    const value = Option.getOrUndefined(values[name])
-    if (value === undefined) continue
-    let section = tree
-    for (const part of path.slice(0, -1)) section = (section[part] ??= {}) as typeof section
-    section[path[path.length - 1]] = value
-  }
-  return fromObject(tree, nameOfFlag)
-}
-
 const logFormats = ["auto", "pretty", "logfmt", "json"] as const
 
 /** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
 const layerLogger = (
   format: (typeof logFormats)[number],
-  { isTerminal, variables }: Pick<Parts<never, never, never>, "isTerminal" | "variables">
+  { isTerminal, variables }: Pick<Parts<never, never, never, never>, "isTerminal" | "variables">
 ): Layer.Layer<never> => {
   const isPretty = format === "pretty" || (format === "auto" && isTerminal)
   const logger =
@@ -115,23 +72,20 @@ const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
   )
 )
 
-const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext = never>(
-  parts: Parts<RunError, RunContext, FileContext, DemoError, DemoContext>
+/** The commands of an operator. */
+const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) => [
+  Pause.pause(parts),
+  Pause.resume(parts)
+]
+
+const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(
+  parts: Parts<RunError, RunContext, LiveError, FileContext, DemoError, DemoContext>
 ) => {
   const run = Command.make(
     "run",
-    {
-      config: Flag.String("config").pipe(
-        Flag.withAlias("c"),
-        Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
-        Flag.withMetavar("file"),
-        Flag.optional
-      ),
-      settings: settingFlags
-    },
+    { config: SettingFlags.configFile, settings: SettingFlags.all },
     Effect.fnUntraced(function* ({ config, settings }) {
-      const file = Option.isSome(config) ? [yield* parts.readConfigFile(config.value)] : []
-      const sources = [fromFlags(settings), fromEnvironment(parts.variables), ...file]
+      const sources = yield* SettingFlags.sources(parts, config, settings)
       yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources)).pipe(logDefects)
     })
   ).pipe(
@@ -177,7 +131,7 @@ const make = <RunError, RunContext, FileContext, DemoError = never, DemoContext 
       )
     }),
     Command.withDescription("Applies the PostgreSQL changes of a Fluvio topic to another PostgreSQL, exactly once"),
-    Command.withSubcommands(parts.demo === undefined ? [run] : [run, demo(parts.demo)]),
+    Command.withSubcommands([run, ...operations(parts), ...(parts.demo === undefined ? [] : [demo(parts.demo)])]),
     Command.provide(({ logFormat }) => layerLogger(logFormat, parts))
   )
 }
@@ -218,8 +172,8 @@ const describeDefect = (defect: unknown) => {
  * then goes on as it is: {@link teardown} makes the exit code of it.
  */
 export const run =
-  <RunError, RunContext, FileContext, DemoError = never, DemoContext = never>(
-    parts: Parts<RunError, RunContext, FileContext, DemoError, DemoContext>
+  <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(
+    parts: Parts<RunError, RunContext, LiveError, FileContext, DemoError, DemoContext>
   ) =>
   (args: ReadonlyArray<string>) =>
     Command.runWith(make(parts), { version: parts.version })(args).pipe(

@@ -100,6 +100,9 @@ const settling = { interval: "250 millis", times: 20 } as const
 /** How long the position of empty transactions may wait for company. */
 const idlePosition = Duration.seconds(1)
 
+/** How long it may take until a connector that runs notices that it is paused, or goes on. */
+const pauseInterval = Duration.seconds(1)
+
 /** Milliseconds that no change of the machine's clock disturbs. */
 const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
@@ -359,6 +362,7 @@ const paced = (
       })
       if (needed === bounds.end) yield* tellUnmatched
       const applier = yield* Apply.make(sink, pace)
+      const unlessPaused = yield* pausing
       // Besides the group in hand, the next one is held already: together they are what the memory allows.
       const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
 
@@ -435,7 +439,7 @@ const paced = (
 
       const applyNext: Effect.Effect<Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
         function* () {
-          const { group, plan } = yield* Effect.raceFirst(Fiber.join(next), lost)
+          const { group, plan } = yield* Effect.raceFirst(Effect.tap(Fiber.join(next), unlessPaused), lost)
           const isStreamed = group[0].end === undefined
           // A streamed transaction waits for its next part, which therefore must not wait for it.
           if (!isStreamed) yield* idle.close
@@ -459,6 +463,23 @@ const paced = (
     // A program's own client may rename the columns of its results; the connector reads them as it has asked for them.
     Stream.updateService(SqlClient.SqlClient, (sql) => sql.withoutTransforms())
   )
+
+/** Gives what passes at once, or when the topic is not paused any more; it asks at most once a second. */
+const pausing = Effect.gen(function* () {
+  const { pause } = yield* OffsetStore
+  const { partition, topic } = yield* FluvioConsumer
+  let askedAt = -Infinity
+  return Effect.gen(function* () {
+    if ((yield* now) - askedAt < Duration.toMillis(pauseInterval)) return
+    let asked = yield* pause
+    if (asked !== undefined) {
+      yield* Effect.logWarning(`Paused by ${asked.by}: ${asked.reason}; \`fluvio-postgres-sink resume\` ends it`)
+      for (; asked !== undefined; asked = yield* pause) yield* Effect.sleep(pauseInterval)
+      yield* Effect.logInfo(`Resumed: going on with ${topic}-${partition}`)
+    }
+    askedAt = yield* now
+  })
+})
 
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 

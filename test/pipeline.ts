@@ -10,7 +10,7 @@ import * as Connector from "../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../src/ConnectorConfig.ts"
 import * as Failpoint from "../src/Failpoint.ts"
 import { FluvioConsumer, type FluvioError } from "../src/stream/FluvioConsumer.ts"
-import { type Position, type Stored } from "../src/stream/OffsetStore.ts"
+import { nothingStored, type Position, type Stored } from "../src/stream/OffsetStore.ts"
 import type { Relation } from "../src/stream/Relation.ts"
 import type { Applied } from "../src/Applied.ts"
 import type { TargetTable } from "../src/target/TargetTable.ts"
@@ -169,7 +169,7 @@ export const applied = (
 
 /** A store that knows these relations, and has applied nothing. */
 export const knowing = (...relations: ReadonlyArray<Relation>): Stored => ({
-  ...Mock.nothingStored,
+  ...nothingStored,
   described: { relations: relations.map((relation) => ({ relation, offset: at(0) })), types: [] }
 })
 

@@ -13,8 +13,10 @@ import { Offset } from "../../src/stream/FluvioConsumer.ts"
 import {
   formatLsn,
   Lsn,
+  nothingStored,
   OffsetStore,
   OffsetStoreError,
+  type Pause,
   type Position,
   PositionConflict,
   type Stored
@@ -187,6 +189,62 @@ const createQuarantineRecord = Effect.gen(function* () {
   yield* sql`COMMENT ON COLUMN fluvio.quarantine.in_a_row IS 'Set aside since the last transaction that was applied'`
 })
 
+/**
+ * For whoever operates it: what each instance says of itself, what is asked of those that run, and what was done by hand.
+ */
+const createOperation = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`
+    CREATE TABLE fluvio.instance (
+      id text PRIMARY KEY,
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      state text NOT NULL,
+      status jsonb NOT NULL,
+      started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+  `
+  yield* sql`
+    CREATE TABLE fluvio.pause (
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      reason text NOT NULL,
+      paused_by text NOT NULL,
+      paused_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      PRIMARY KEY (topic, partition)
+    )
+  `
+  yield* sql`
+    CREATE TABLE fluvio.skip (
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      commit_lsn pg_lsn NOT NULL,
+      reason text NOT NULL,
+      asked_by text NOT NULL,
+      asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      skipped_at timestamptz,
+      PRIMARY KEY (topic, partition, commit_lsn)
+    )
+  `
+  yield* sql`
+    CREATE TABLE fluvio.action (
+      id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+      topic text NOT NULL,
+      partition int4 NOT NULL,
+      action text NOT NULL,
+      detail jsonb NOT NULL,
+      reason text,
+      done_by text NOT NULL,
+      done_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+  `
+  yield* sql`COMMENT ON TABLE fluvio.instance IS 'The connectors that run or ran lately, and what each says of itself'`
+  yield* sql`COMMENT ON TABLE fluvio.pause IS 'What is not to be applied for now; a row is a pause'`
+  yield* sql`COMMENT ON TABLE fluvio.skip IS 'Source transactions to pass over whole'`
+  yield* sql`COMMENT ON TABLE fluvio.action IS 'What was done by hand: who, when, why'`
+})
+
 const migrations = {
   "1_position": createPosition,
   "2_catalogue": createDescribed,
@@ -194,7 +252,8 @@ const migrations = {
   "4_type_namespace": addTypeNamespace,
   "5_epoch": createEpoch,
   "6_schema_changes": createSchemaChanges,
-  "7_quarantine_record": createQuarantineRecord
+  "7_quarantine_record": createQuarantineRecord,
+  "8_operation": createOperation
 }
 const table = "fluvio.migration"
 
@@ -203,19 +262,24 @@ const migrationLock = "112616013195631"
 
 const migrateAll = Migrator.make({})({ loader: Migrator.fromRecord(migrations), table })
 
+/** How many migrations there are. */
+const latest = Object.keys(migrations).length
+
+/** How many of them the target has; `undefined` where no connector has run. */
+const migrated = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const [exists] = yield* sql<{ migration: boolean }>`SELECT to_regclass(${table}) IS NOT NULL AS migration`
+  return exists.migration ? (yield* sql`SELECT migration_id FROM ${sql(table)}`).length : undefined
+})
+
 /**
  * Nothing is created, and no right to create is needed, when all is there; so an administrator may prepare the tables.
  * Instances that start at the same time wait for each other.
  */
 const migrate = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  const [exists] = yield* sql<{ schema: boolean; migration: boolean }>`
-    SELECT to_regnamespace('fluvio') IS NOT NULL AS schema, to_regclass(${table}) IS NOT NULL AS migration
-  `
-  if (exists.migration) {
-    const done = yield* sql`SELECT migration_id FROM ${sql(table)}`
-    if (done.length >= Object.keys(migrations).length) return
-  }
+  if (((yield* migrated) ?? 0) >= latest) return
+  const [exists] = yield* sql<{ schema: boolean }>`SELECT to_regnamespace('fluvio') IS NOT NULL AS schema`
   yield* Effect.gen(function* () {
     yield* sql`SELECT pg_advisory_xact_lock(${migrationLock}::int8)`
     if (!exists.schema) yield* sql`CREATE SCHEMA IF NOT EXISTS fluvio`
@@ -289,6 +353,19 @@ const failed = (operation: string) => (error: unknown) =>
         remedy: checkRights
       })
 
+const otherVersion = (done: number) =>
+  new OffsetStoreError({
+    operation: "reading the position",
+    sqlState: undefined,
+    class: undefined,
+    reason: `the tables of the schema fluvio are those of ${done < latest ? "an earlier" : "a later"} version`,
+    isRetryable: false,
+    remedy:
+      done < latest
+        ? "start the connector of this version once: it brings the tables up to date"
+        : "use the version of the connector that runs here"
+  })
+
 /** The last of several entries with one key: a statement may change a row only once. */
 const lastBy = <A>(items: ReadonlyArray<A>, key: (item: A) => number) => [
   ...new Map(items.map((item) => [key(item), item])).values()
@@ -311,8 +388,7 @@ const make = Effect.gen(function* () {
     )
   `
 
-  const load = Effect.gen(function* () {
-    yield* migrate
+  const read = Effect.gen(function* () {
     const [row] = yield* Effect.flatMap(
       sql`
         SELECT topic, current_offset::text, checksum IS NOT NULL AND current_offset IS NOT DISTINCT FROM saved_offset AS is_saved,
@@ -375,13 +451,33 @@ const make = Effect.gen(function* () {
         }
     const savedBy = is_saved ? "connector" : row.topic === null ? "original" : "operator"
     return { position: Option.some(position), described, savedBy } satisfies Stored
-  }).pipe(
-    (load) => Effect.andThen(pinned, load),
-    sql.withTransaction,
-    Effect.provideService(SqlClient.SqlClient, sql),
+  })
+
+  const inTransaction = <A, E>(body: Effect.Effect<A, E, SqlClient.SqlClient>) =>
+    Effect.andThen(pinned, body).pipe(
+      sql.withTransaction,
+      Effect.provideService(SqlClient.SqlClient, sql),
+      SqlFailure.typed,
+      Effect.mapError((error) => (error instanceof OffsetStoreError ? error : failed("loading the position")(error)))
+    )
+
+  const load = Effect.andThen(migrate, read).pipe(inTransaction, Effect.withSpan("OffsetStore.load"))
+
+  const inspect = Effect.gen(function* () {
+    const done = yield* migrated
+    if (done === undefined) return nothingStored
+    if (done !== latest) return yield* otherVersion(done)
+    return yield* read
+  }).pipe(inTransaction, Effect.withSpan("OffsetStore.inspect"))
+
+  /** Asked outside of a transaction, under whatever search_path the role has: operators are named in full. */
+  const pause = sql<Pause>`
+    SELECT reason, paused_by AS "by", pg_catalog.format('%s', paused_at) AS "at" FROM fluvio.pause
+    WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition}
+  `.pipe(
     SqlFailure.typed,
-    Effect.mapError(failed("loading the position")),
-    Effect.withSpan("OffsetStore.load")
+    Effect.map(([pause]) => pause),
+    Effect.mapError(failed("asking whether it is paused"))
   )
 
   const first = (next: ReadonlyArray<string | null>) => sql`
@@ -494,6 +590,8 @@ const make = Effect.gen(function* () {
 
   return OffsetStore.of({
     load,
+    inspect,
+    pause,
     setStatement: (next) =>
       next === 0
         ? `DELETE FROM fluvio.offset WHERE topic = '${topic}' AND partition = ${partition}`

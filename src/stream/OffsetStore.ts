@@ -66,6 +66,22 @@ export interface Stored {
   readonly savedBy: "connector" | "original" | "operator"
 }
 
+/** An operator has asked that nothing be applied until further notice. */
+export interface Pause {
+  readonly reason: string
+  /** The role that asked, and where it was. */
+  readonly by: string
+  /** As PostgreSQL prints a `timestamptz`. */
+  readonly at: string
+}
+
+/** What is stored before anything was applied. */
+export const nothingStored: Stored = {
+  position: Option.none(),
+  described: { relations: [], types: [] },
+  savedBy: "connector"
+}
+
 /** The stored position is not the one this instance saved last: another instance is applying. */
 export class PositionConflict extends Schema.TaggedError<PositionConflict>()("PositionConflict", {
   topic: Schema.String,
@@ -99,7 +115,7 @@ export class OffsetStoreError extends Schema.TaggedError<OffsetStoreError>()("Of
 /**
  * Keeps the position and what was described, of one topic and partition.
  *
- * Both methods run in the ambient transaction when there is one, so that rows and position commit together. The
+ * All of them run in the ambient transaction when there is one, so that rows and position commit together. The
  * store must share its `SqlClient` instance with the sink: a second instance silently would not share the transaction.
  */
 export class OffsetStore extends Context.Service<
@@ -107,6 +123,11 @@ export class OffsetStore extends Context.Service<
   {
     /** Creates or migrates the tables when needed, then reads what is stored. */
     readonly load: Effect.Effect<Stored, OffsetStoreError>
+    /**
+     * Reads what is stored, and writes nothing: for commands that only look. Nothing is stored where no connector has
+     * run yet; where one of another version has, this fails.
+     */
+    readonly inspect: Effect.Effect<Stored, OffsetStoreError>
     /**
      * Replaces `previous` by `next` and adds what was described anew; with a new epoch, what was described before is
      * deleted. Fails with {@link PositionConflict}, and
@@ -117,6 +138,8 @@ export class OffsetStore extends Context.Service<
       next: Position,
       changed: Described
     ): Effect.Effect<void, PositionConflict | OffsetStoreError>
+    /** Whether an operator has asked that nothing be applied for now. */
+    readonly pause: Effect.Effect<Pause | undefined, OffsetStoreError>
     /** The statement by which an operator has reading go on at `next`. */
     setStatement(next: Offset): string
   }

@@ -14,6 +14,8 @@ export const exitCodes = {
   failed: 1,
   /** The command line or a setting is wrong. */
   usage: 2,
+  /** The answer of a command is no: not ready, different, or lagging behind. */
+  notReady: 3,
   /** The operator has to decide or to repair something; the same start again would end the same way. */
   stopped: 4,
   /** What might have passed by itself did not pass within `retry.times`. */
@@ -34,6 +36,8 @@ const outcomes = {
   conflict: { isRetryable: false, exitCode: exitCodes.stopped },
   /** It has to be decided where in the source's history the target stands. */
   position: { isRetryable: false, exitCode: exitCodes.stopped },
+  /** A command was asked, and its answer is no. */
+  answer: { isRetryable: false, exitCode: exitCodes.notReady },
   /** It has to be reported. */
   defect: { isRetryable: false, exitCode: exitCodes.failed }
 } as const
@@ -126,6 +130,8 @@ const table = {
   // The process
   ConnectorConfigError: "settings",
   PackageMissing: "settings",
+  // The operator's commands
+  NotReady: "answer",
   // The parts for development
   BrokerError: "settings",
   DatabaseError: "defect",

@@ -7,7 +7,7 @@ import { ConnectorConfig, fromObject } from "../../src/ConnectorConfig.ts"
 import * as Connector from "../../src/Connector.ts"
 import { FluvioConsumer, FluvioUnreachable, Offset, type Records } from "../../src/stream/FluvioConsumer.ts"
 import { type PlannedChange, fold, inOrder } from "../../src/plan/Fold.ts"
-import { OffsetStore, type Stored } from "../../src/stream/OffsetStore.ts"
+import { nothingStored, OffsetStore, type Stored } from "../../src/stream/OffsetStore.ts"
 import type { Relation } from "../../src/stream/Relation.ts"
 import { route } from "../../src/target/Route.ts"
 import * as SourceType from "../../src/schema/SourceType.ts"
@@ -55,7 +55,7 @@ describe("Mock", () => {
             withTransaction: sql.withTransaction,
             instance: Effect.fnUntraced(function* (topic, partition) {
               const key = `${topic}-${partition}`
-              const ref = stores.get(key) ?? (yield* Ref.make(Mock.nothingStored))
+              const ref = stores.get(key) ?? (yield* Ref.make(nothingStored))
               stores.set(key, ref)
               const store = yield* Layer.build(
                 Mock.layerOffsetStore.pipe(

@@ -1,58 +1,10 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Redacted, Schedule, type Scope } from "effect"
-import { spawn } from "node:child_process"
-import { fileURLToPath } from "node:url"
+import { Effect, Redacted, Schedule } from "effect"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as events from "../events.ts"
+import { executable, invoke, start } from "../executable.ts"
 import { exitCodes } from "../../src/stream/Outcome.ts"
 import { TestPostgres } from "../postgres.ts"
-
-const entry = fileURLToPath(new URL("../../layers/main.ts", import.meta.url))
-
-interface Ended {
-  readonly code: number | null
-  readonly out: string
-  readonly err: string
-}
-
-interface Running {
-  readonly ended: Effect.Effect<Ended>
-  readonly signal: (name: NodeJS.Signals) => Effect.Effect<void>
-  readonly err: () => string
-}
-
-/** Starts the executable in a process of its own, without the environment of this one. */
-const start = (
-  args: ReadonlyArray<string>,
-  variables: { readonly [name: string]: string } = {}
-): Effect.Effect<Running, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn(process.execPath, args, {
-        env: { PATH: process.env["PATH"], ...variables },
-        stdio: ["ignore", "pipe", "pipe"]
-      })
-      const text = { out: "", err: "" }
-      child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text.out += chunk))
-      child.stderr.setEncoding("utf8").on("data", (chunk: string) => (text.err += chunk))
-      const ended = new Promise<Ended>((resolve) => child.once("close", (code) => resolve({ code, ...text })))
-      return { child, ended, text }
-    }),
-    ({ child, ended }) =>
-      Effect.promise(() => {
-        child.kill("SIGKILL")
-        return ended
-      })
-  ).pipe(
-    Effect.map(({ child, ended, text }) => ({
-      ended: Effect.promise(() => ended),
-      signal: (name) => Effect.sync(() => void child.kill(name)),
-      err: () => text.err
-    }))
-  )
-
-const invoke = (args: ReadonlyArray<string>, variables?: { readonly [name: string]: string }) =>
-  Effect.flatMap(start([entry, ...args], variables), (running) => running.ended)
 
 const eventually = <A, E, R>(check: Effect.Effect<A, E, R>, isMet: (value: A) => boolean) =>
   check.pipe(Effect.repeat({ until: isMet, schedule: Schedule.spaced("20 millis") }), Effect.timeout("30 seconds"))
@@ -83,7 +35,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
       for (const signal of ["SIGTERM", "SIGINT"] as const) {
         const count = signal === "SIGTERM" ? 1 : 2
         yield* append(count)
-        const connector = yield* start([entry, "run", "--topic", place.topic, "--endpoint", broker.endpoint], {
+        const connector = yield* start([executable, "run", "--topic", place.topic, "--endpoint", broker.endpoint], {
           FLUVIO_PG_DATABASE_URL: Redacted.value(database.url)
         })
         yield* eventually(database.query("SELECT id FROM pets"), (rows) => rows.length === count)
@@ -129,7 +81,12 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
   it.effect("says what it needs on an old Node, before it loads anything that such a Node cannot", () =>
     Effect.gen(function* () {
       const pretend = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '22.18.0' } })"
-      const old = yield* start(["--import", `data:text/javascript,${encodeURIComponent(pretend)}`, entry, "--help"])
+      const old = yield* start([
+        "--import",
+        `data:text/javascript,${encodeURIComponent(pretend)}`,
+        executable,
+        "--help"
+      ])
       assert.deepStrictEqual(yield* old.ended, {
         code: 1,
         out: "",
@@ -159,7 +116,18 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
         yield* broker.createTopic(policy)
         yield* broker.append({ topic: policy, partition: 0 }, records)
         const connector = yield* start(
-          [entry, "run", "--topic", policy, "--endpoint", broker.endpoint, "--on-error", policy, "--log-level", "all"],
+          [
+            executable,
+            "run",
+            "--topic",
+            policy,
+            "--endpoint",
+            broker.endpoint,
+            "--on-error",
+            policy,
+            "--log-level",
+            "all"
+          ],
           { FLUVIO_PG_DATABASE_URL: Redacted.value(database.url) }
         )
         if (policy === "quarantine") {

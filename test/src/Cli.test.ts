@@ -2,6 +2,7 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Redacted, Ref, Schema } from "effect"
 import { TestConsole } from "effect/testing"
+import * as Mock from "../../layers/Mock.ts"
 import * as Cli from "../../src/Cli.ts"
 import { ConnectorConfig, ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
 import { type FluvioError, FluvioSilent, OffsetEvicted, TopicNotFound } from "../../src/stream/FluvioConsumer.ts"
@@ -43,6 +44,7 @@ const invoke = (script: Script, ...args: ReadonlyArray<string>) =>
         Effect.andThen(Effect.logInfo("applying")),
         Effect.andThen(script.run ?? Effect.void)
       ),
+      live: Mock.layer(),
       demo: (options) => Ref.set(demo, options)
     })(args).pipe(Effect.provide(NodeServices.layer), Effect.exit)
     return {

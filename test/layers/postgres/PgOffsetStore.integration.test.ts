@@ -69,6 +69,7 @@ const described = (...at: ReadonlyArray<number>) => ({
 
 /** As an earlier version left it. */
 const withoutQuarantineRecord = `
+  DROP TABLE fluvio.instance, fluvio.pause, fluvio.skip, fluvio.action;
   DROP TABLE fluvio.quarantine_record;
   ALTER TABLE fluvio.quarantine DROP COLUMN schema_changes, DROP COLUMN in_a_row,
     ADD COLUMN records bytea[] NOT NULL, ADD UNIQUE (topic, partition, first_offset)`
@@ -204,7 +205,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         ${withoutQuarantineRecord};
         INSERT INTO fluvio.quarantine (topic, partition, first_offset, last_offset, class, reason, records)
         VALUES ('orders', 0, 7, 9, 'data', 'why', '{one,two,"\\\\x00"}'), ('orders', 0, 20, 20, 'data', 'why', '{four}');
-        DELETE FROM fluvio.migration WHERE migration_id = 7`)
+        DELETE FROM fluvio.migration WHERE migration_id >= 7`)
       yield* store.load
       assert.deepStrictEqual(
         yield* database.query("SELECT quarantine_id, record_offset, record FROM fluvio.quarantine_record ORDER BY 2"),
@@ -240,7 +241,8 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         { migration_id: "4" },
         { migration_id: "5" },
         { migration_id: "6" },
-        { migration_id: "7" }
+        { migration_id: "7" },
+        { migration_id: "8" }
       ])
     })
   )

@@ -1,0 +1,84 @@
+/** Settings as the command line takes them: one flag each, beside the configuration file and the environment. */
+import { Effect, Option } from "effect"
+import { Flag } from "effect/cli"
+import { type ConfigSource, type ConnectorConfigError, fromEnvironment, fromObject } from "./ConnectorConfig.ts"
+import { type Path, shorthands, table } from "./Settings.ts"
+
+interface SettingFlag {
+  readonly name: string
+  readonly path: Path
+  readonly description: string
+  readonly fallback: string | undefined
+}
+
+const flags: ReadonlyArray<SettingFlag> = [
+  ...table.flatMap(({ default: fallback, description, flag, path }) =>
+    flag === undefined ? [] : { name: flag, path, description, fallback }
+  ),
+  ...shorthands.map(({ description, flag, key }) => ({ name: flag, path: [key], description, fallback: undefined }))
+]
+
+/** Where the topic and the target are: all that most commands have to know. */
+const connecting: ReadonlyArray<string> = ["topic", "partition", "url", "driver", "endpoint", "profile"]
+
+export type Given = { readonly [name: string]: Option.Option<string> }
+
+/** A flag is text that the configuration reads, so that it is checked and named where all settings are. */
+const flagsOf = (which: ReadonlyArray<SettingFlag>): Record<string, Flag.Flag<Option.Option<string>>> =>
+  Object.fromEntries(
+    which.map(({ description, fallback, name }) => [
+      name,
+      Flag.String(name).pipe(
+        Flag.withDescription(fallback === undefined ? description : `${description} (default: ${fallback})`),
+        Flag.withMetavar("value"),
+        Flag.optional
+      )
+    ])
+  )
+
+/** The settings of a command that applies changes, or shows how they would be applied. */
+export const all = flagsOf(flags)
+
+/** The settings of a command that only has to find the topic and the target. */
+export const toConnect = flagsOf(flags.filter(({ name }) => connecting.includes(name)))
+
+export const configFile = Flag.String("config").pipe(
+  Flag.withAlias("c"),
+  Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
+  Flag.withMetavar("file"),
+  Flag.optional
+)
+
+const nameOfFlag = (path: Path) => {
+  const flag = flags.find((candidate) => candidate.path.join() === path.join())
+  return flag === undefined ? path.join(".") : `--${flag.name}`
+}
+
+const fromFlags = (given: Given): ConfigSource => {
+  const tree: { [key: string]: unknown } = {}
+  for (const { name, path } of flags) {
+    const value = given[name] === undefined ? undefined : Option.getOrUndefined(given[name])
+    if (value === undefined) continue
+    let section = tree
+    for (const part of path.slice(0, -1)) section = (section[part] ??= {}) as typeof section
+    section[path[path.length - 1]] = value
+  }
+  return fromObject(tree, nameOfFlag)
+}
+
+/** What the process brings along: its environment, and how it reads a file. */
+export interface Surroundings<FileContext> {
+  /** Settings, and the secrets that a configuration file refers to. */
+  readonly variables: { readonly [name: string]: string | undefined }
+  readonly readConfigFile: (path: string) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
+}
+
+/** Flags, then the environment, then the file: the first that has a setting decides it. */
+export const sources = Effect.fnUntraced(function* <FileContext>(
+  { readConfigFile, variables }: Surroundings<FileContext>,
+  config: Option.Option<string>,
+  given: Given
+) {
+  const file = Option.isSome(config) ? [yield* readConfigFile(config.value)] : []
+  return [fromFlags(given), fromEnvironment(variables), ...file]
+})
