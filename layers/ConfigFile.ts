@@ -17,7 +17,7 @@
  * `${{ secrets.NAME }}` stands for an entry of the file's own `secrets`, or else for the environment variable `NAME`.
  * Nothing in the file is ignored: what has no effect here is refused. Messages name keys and never show values.
  */
-import { Effect, FileSystem, Predicate } from "effect"
+import { Effect, FileSystem, Predicate, Redacted } from "effect"
 import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from "yaml"
 import {
   type ConfigSource,
@@ -269,14 +269,19 @@ export const parse = (
       refusing(() => {
         const raw = parseYaml(text, file)
         const own = secretsOf(raw)
-        const used: Array<string> = []
+        const used = new Map<string, string>()
         const secretOf = (name: string) => {
-          const secret = at(own, name)
-          used.push(name)
-          return Predicate.isString(secret) && secret !== "" ? secret : variables[name]
+          const given = at(own, name)
+          const secret = Predicate.isString(given) && given !== "" ? given : variables[name]
+          used.set(name, secret ?? "")
+          return secret
         }
         const source = settingsOf(interpolate(raw, [], secretOf) as Section)
-        return { ...source, secrets: [...listedIn(raw), ...used] }
+        return {
+          ...source,
+          secrets: [...listedIn(raw), ...used.keys()],
+          secretValues: [...used.values()].map((secret) => Redacted.make(secret))
+        }
       })
     )
   )

@@ -7,6 +7,7 @@ import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effec
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
+import * as Settings from "./operate/Settings.ts"
 import * as SettingFlags from "./SettingFlags.ts"
 import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
 import { withoutConnectionStrings } from "./TargetUrl.ts"
@@ -75,7 +76,8 @@ const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
 /** The commands of an operator. */
 const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) => [
   Pause.pause(parts),
-  Pause.resume(parts)
+  Pause.resume(parts),
+  Settings.config(parts)
 ]
 
 const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(

@@ -26,6 +26,8 @@ export interface ConfigSource {
   readonly nameOf: (path: Path) => string
   /** Environment variables that this source refers to: they are secrets, and not settings. */
   readonly secrets?: ReadonlyArray<string>
+  /** What those secrets are: parts of values that are not shown. */
+  readonly secretValues?: ReadonlyArray<Redacted.Redacted<string>>
   /** Fails on what is no setting, given the secrets that all sources refer to. */
   readonly check: (secrets: ReadonlyArray<string>) => Effect.Effect<void, ConnectorConfigError>
 }
@@ -244,8 +246,8 @@ export const fromEnvironment = (given: Variables): ConfigSource => ({
 
 const maximumDepth = 10
 
-/** Everything that a provider can list, as far as it can list. */
-const list = (
+/** Everything that a provider can list below a path, as far as it can list. */
+export const list = (
   provider: ConfigProvider.ConfigProvider,
   path: Path
 ): Effect.Effect<unknown, ConfigProvider.SourceError> =>

@@ -1,8 +1,8 @@
 /** The settings of this process: where they come from, how they are read and checked. */
-import { ConfigProvider, Config, Context, Effect, Layer, Predicate, Schema, SchemaIssue } from "effect"
-import { ConnectorConfigError, type ConfigSource, fromProvider } from "./ConfigSource.ts"
+import { ConfigProvider, Config, Context, Effect, Layer, Predicate, type Redacted, Schema, SchemaIssue } from "effect"
+import { ConnectorConfigError, type ConfigSource, fromProvider, list } from "./ConfigSource.ts"
 export { type ConfigSource, ConnectorConfigError, fromEnvironment, fromObject, fromSettings } from "./ConfigSource.ts"
-import { build, type Path, settings, table, type Values } from "./Settings.ts"
+import { build, type Path, type SettingInfo, settings, table, type Values } from "./Settings.ts"
 
 const settingAt = (path: Path) => table.find((row) => row.path.every((name, index) => path[index] === name))
 
@@ -74,6 +74,34 @@ export const parse = Effect.fn("ConnectorConfig.parse")(function* (sources: Read
     .parse(provider)
     .pipe(Effect.catch((error) => Effect.flatMap(describe(error, sources), Effect.fail)))
 })
+
+/** A setting and what decides it. */
+export interface Origin {
+  readonly setting: SettingInfo
+  /** As its author calls it: a flag, a variable, a key of the file; `undefined` where nobody has set it. */
+  readonly name: string | undefined
+  /** As its author wrote it, or its default, with its secrets. */
+  readonly value: unknown
+  /** What of the value is not to be shown. */
+  readonly secrets: ReadonlyArray<Redacted.Redacted<string>>
+}
+
+/** Which source decides each setting. They may be wrong: {@link parse} tells. */
+export const origins = (sources: ReadonlyArray<ConfigSource>) =>
+  Effect.forEach(
+    table,
+    Effect.fnUntraced(function* (setting) {
+      for (const source of sources) {
+        for (const path of [setting.path, ...(setting.shorthand === undefined ? [] : [[setting.shorthand.key]])]) {
+          const value = yield* list(source.provider, path).pipe(Effect.orElseSucceed(() => undefined))
+          // A shorthand is also the section of the settings that it stands for.
+          if (value === undefined || (path !== setting.path && !Predicate.isString(value))) continue
+          return { setting, name: source.nameOf(path), value, secrets: source.secretValues ?? [] } satisfies Origin
+        }
+      }
+      return { setting, name: undefined, value: setting.default, secrets: [] } satisfies Origin
+    })
+  )
 
 /** The settings of this process, checked. */
 export class ConnectorConfig extends Context.Service<ConnectorConfig, Values<typeof settings>>()(

@@ -11,6 +11,8 @@ export interface Kind<A> {
   /** A nested map has no form as plain text. */
   readonly isFileOnly?: boolean
   readonly isList?: boolean
+  /** A URL with a password in it. */
+  readonly isSecret?: boolean
   /** What is wrong with a text, where more can be said than what is expected. It quotes nothing of the text. */
   readonly explain?: (text: string) => Problem | undefined
 }
@@ -218,5 +220,6 @@ export const renames = names(
 export const databaseUrl: Kind<Redacted.Redacted<string>> = {
   codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter((value) => problemOf(value) === undefined))),
   expects: expectedUrl,
+  isSecret: true,
   explain: problemOf
 }

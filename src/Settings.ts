@@ -48,6 +48,7 @@ interface Setting<out A> {
   readonly shorthand: Shorthand | undefined
   readonly isFileOnly: boolean
   readonly isList: boolean
+  readonly isSecret: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
   readonly explain: Kind<A>["explain"]
@@ -85,6 +86,7 @@ const make = <A>(
   shorthand: about.shorthand,
   isFileOnly: kind.isFileOnly ?? false,
   isList: kind.isList ?? false,
+  isSecret: kind.isSecret ?? false,
   entries: kind.entries,
   explain: kind.explain
 })
@@ -309,6 +311,8 @@ export interface SettingInfo {
   readonly isRequired: boolean
   readonly shorthand: Shorthand | undefined
   readonly isList: boolean
+  /** A URL with a password in it. */
+  readonly isSecret: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
   readonly explain: Kind<unknown>["explain"]
@@ -321,7 +325,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
   Object.entries(section).flatMap(([name, node]) => {
     const path = [...parent, Text.kebabCase(name)]
     if (!isSetting(node)) return rows(node, path)
-    const { flag, description, expects, explain, isList, isRequired, shorthand, entries } = node
+    const { flag, description, expects, explain, isList, isRequired, isSecret, shorthand, entries } = node
     const environment = node.isFileOnly ? undefined : (node.environment ?? environmentName(path))
     return {
       path,
@@ -334,6 +338,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
       isRequired,
       shorthand,
       isList,
+      isSecret,
       entries,
       explain
     }

@@ -241,3 +241,16 @@ export const withoutConnectionStrings = (text: string, given: ReadonlyArray<stri
     .replaceAll(/(\w+:\/\/)[^\s"]*@[^\s"]*/g, "$1…")
     .replaceAll(/(passw(?:or)?d\s*=\s*)(?:'(?:\\.|[^'])*'|[^\s"]*)/gi, "$1…")
 }
+
+const secretParameters = ["password", "sslpassword"]
+
+/** A valid URL to be shown: all of it but the passwords. */
+export const withoutPasswords = (text: string): string => {
+  const { host, password, pathname, protocol, searchParams, username } = new URL(text)
+  const user = `${username}${password === "" ? "" : ":…"}`
+  const parameters = [...searchParams].map(
+    ([name, value]) => `${name}=${secretParameters.includes(name) ? "…" : encodeURI(value).replaceAll("&", "%26")}`
+  )
+  const query = parameters.length === 0 ? "" : `?${parameters.join("&")}`
+  return `${protocol}//${user === "" ? "" : `${user}@`}${host}${pathname}${query}`
+}

@@ -5,7 +5,7 @@
 import { Console, Effect, Layer, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { SqlClient } from "effect/sql"
-import { ConnectorConfig } from "../ConnectorConfig.ts"
+import { type ConfigSource, ConnectorConfig } from "../ConnectorConfig.ts"
 import * as SettingFlags from "../SettingFlags.ts"
 import type { FluvioConsumer } from "../stream/FluvioConsumer.ts"
 import type { OffsetStore } from "../stream/OffsetStore.ts"
@@ -63,13 +63,23 @@ const described =
       )
     )
 
-/** A command on the topic and the target that the settings name; each handler prints its own answer with {@link print}. */
-export const make = <const Name extends string, const Flags extends Command.Command.Config, E, LiveError, FileContext>(
-  parts: Parts<LiveError, FileContext>,
+/** A command that has its settings, and not what they name: nothing is connected, and not all of them may be right. */
+export const makeOnSettings = <
+  const Name extends string,
+  const Flags extends Command.Command.Config,
+  E,
+  R,
+  FileContext
+>(
+  surroundings: SettingFlags.Surroundings<FileContext>,
   name: Name,
   about: About,
   flags: Flags,
-  handler: (given: Command.Command.Config.Infer<Flags>, asJson: boolean) => Effect.Effect<void, E, Services>
+  handler: (
+    given: Command.Command.Config.Infer<Flags>,
+    asJson: boolean,
+    sources: ReadonlyArray<ConfigSource>
+  ) => Effect.Effect<void, E, R>
 ) =>
   Command.make(
     name,
@@ -80,9 +90,19 @@ export const make = <const Name extends string, const Flags extends Command.Comm
       own: flags
     },
     Effect.fnUntraced(function* ({ config, json, own, settings }) {
-      const sources = yield* SettingFlags.sources(parts, config, settings)
-      yield* handler(own as Command.Command.Config.Infer<Flags>, json).pipe(
-        Effect.provide(Layer.provideMerge(parts.live, ConnectorConfig.layerFrom(sources)))
-      )
+      const sources = yield* SettingFlags.sources(surroundings, config, settings)
+      yield* handler(own as Command.Command.Config.Infer<Flags>, json, sources)
     })
   ).pipe(described(about))
+
+/** A command on the topic and the target that the settings name; each handler prints its own answer with {@link print}. */
+export const make = <const Name extends string, const Flags extends Command.Command.Config, E, LiveError, FileContext>(
+  parts: Parts<LiveError, FileContext>,
+  name: Name,
+  about: About,
+  flags: Flags,
+  handler: (given: Command.Command.Config.Infer<Flags>, asJson: boolean) => Effect.Effect<void, E, Services>
+) =>
+  makeOnSettings(parts, name, about, flags, (given, asJson, sources) =>
+    handler(given, asJson).pipe(Effect.provide(Layer.provideMerge(parts.live, ConnectorConfig.layerFrom(sources))))
+  )
