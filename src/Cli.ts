@@ -7,6 +7,7 @@ import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effec
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
+import * as Position from "./operate/Position.ts"
 import * as Settings from "./operate/Settings.ts"
 import * as SettingFlags from "./SettingFlags.ts"
 import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
@@ -77,6 +78,7 @@ const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
 const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) => [
   Pause.pause(parts),
   Pause.resume(parts),
+  Position.command(parts),
   Settings.config(parts)
 ]
 

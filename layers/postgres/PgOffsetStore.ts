@@ -12,10 +12,10 @@ import { ConnectorConfig } from "../../src/ConnectorConfig.ts"
 import { Offset } from "../../src/stream/FluvioConsumer.ts"
 import {
   formatLsn,
-  Lsn,
   nothingStored,
   OffsetStore,
   OffsetStoreError,
+  parseLsn,
   type Pause,
   type Position,
   PositionConflict,
@@ -296,12 +296,6 @@ const migrate = Effect.gen(function* () {
   }).pipe(sql.withTransaction)
 }).pipe(Effect.catchTag("MigrationError", (error) => Effect.fail(error.cause ?? error)))
 
-/** PostgreSQL prints an LSN as two hexadecimal numbers of 32 bits. */
-const readLsn = (text: string): Lsn => {
-  const [high, low] = text.split("/").map((part) => BigInt(`0x${part}`))
-  return Lsn.make((high << 32n) | low)
-}
-
 const PositionRow = Schema.Struct({
   topic: Schema.NullOr(Schema.String),
   current_offset: Schema.NumberFromString.pipe(Schema.decodeTo(Offset)),
@@ -437,7 +431,7 @@ const make = Effect.gen(function* () {
           offset: current_offset,
           checksum: checksum ?? undefined,
           epoch,
-          commitLsn: commit_lsn === null ? undefined : readLsn(commit_lsn),
+          commitLsn: commit_lsn === null ? undefined : parseLsn(commit_lsn),
           commitTime: commit_time ?? undefined,
           latestTime: latest_time ?? undefined
         }

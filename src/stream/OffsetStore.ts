@@ -12,6 +12,34 @@ export type Lsn = typeof Lsn.Type
 export const formatLsn = (lsn: bigint): string =>
   `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`
 
+/** The LSN of a text such as `16/B374D848`; `undefined` for any other text. */
+export const parseLsn = (text: string): Lsn | undefined => {
+  const [, high, low] = /^([0-9a-f]{1,8})\/([0-9a-f]{1,8})$/i.exec(text) ?? []
+  return high === undefined ? undefined : Lsn.make((BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`))
+}
+
+/** Milliseconds from 1970 to 2000, where PostgreSQL's time begins. */
+const postgresEpoch = 946_684_800_000
+
+/** A commit time as ISO 8601, to the microsecond. */
+export const formatTime = (commitTime: bigint): string => {
+  const micros = ((commitTime % 1000n) + 1000n) % 1000n
+  const date = new Date(Number((commitTime - micros) / 1000n) + postgresEpoch)
+  return Number.isNaN(date.getTime())
+    ? `${commitTime} microseconds since 2000`
+    : date.toISOString().replace("Z", `${String(micros).padStart(3, "0")}Z`)
+}
+
+/** The commit time of a text such as `2026-11-30T20:15:00Z` or `2026-11-30 21:15:00.123456+01:00`; it names its zone. */
+export const parseTime = (text: string): bigint | undefined => {
+  const match = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,6}))?(Z|[+-]\d\d(?::?\d\d)?)$/i.exec(text)
+  if (match === null) return undefined
+  const [, date, time, fraction = "", zone] = match
+  const [, hours, minutes = "00"] = /^([+-]\d\d):?(\d\d)?$/.exec(zone) ?? []
+  const millis = Date.parse(`${date}T${time}${hours === undefined ? "Z" : `${hours}:${minutes}`}`)
+  return Number.isNaN(millis) ? undefined : BigInt(millis - postgresEpoch) * 1000n + BigInt(fraction.padEnd(6, "0"))
+}
+
 /** What has been applied. */
 export interface Position {
   /** Offset of the last applied record; reading resumes at the next one. */
