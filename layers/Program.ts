@@ -2,9 +2,11 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { readFileSync } from "node:fs"
+import { hostname } from "node:os"
 import { findPackageJSON } from "node:module"
 import * as Cli from "../src/Cli.ts"
 import * as Connector from "../src/Connector.ts"
+import * as Telemetry from "../src/Telemetry.ts"
 import * as Progress from "../src/Progress.ts"
 import * as ConfigFile from "./ConfigFile.ts"
 import * as Failpoint from "./Failpoint.ts"
@@ -37,7 +39,10 @@ export const main = () =>
     isTerminal: process.stderr.isTTY,
     readConfigFile: (path) => ConfigFile.load(path, process.env),
     live: Live.layer,
-    run: Effect.provide(run, Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),
+    run: run.pipe(
+      Effect.provide(Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),
+      Effect.provideService(Telemetry.ThisProcess, { version: version(), host: hostname(), pid: process.pid })
+    ),
     // Its parts are for development: they are loaded when asked for.
     demo: (options) =>
       Effect.flatMap(

@@ -2,7 +2,77 @@
 import { Effect } from "effect"
 import type { Statement } from "./plan/Statement.ts"
 import { tableOf } from "./SinkError.ts"
+import type { Change } from "./stream/Change.ts"
 import type { Position } from "./stream/OffsetStore.ts"
+import type { Relation } from "./stream/Relation.ts"
+
+/** The source's changes of one table, as the stream has them: what was folded counts. */
+export interface TableChanges {
+  readonly insert: number
+  readonly update: number
+  readonly delete: number
+  readonly truncate: number
+}
+
+export const noChanges: TableChanges = { insert: 0, update: 0, delete: 0, truncate: 0 }
+
+export const addChanges = (left: TableChanges, right: TableChanges): TableChanges => ({
+  insert: left.insert + right.insert,
+  update: left.update + right.update,
+  delete: left.delete + right.delete,
+  truncate: left.truncate + right.truncate
+})
+
+/** By the table's name in the source, `public.orders`. */
+export type ChangesByTable = ReadonlyMap<string, TableChanges>
+
+/** Counts changes by relation: one pass over an array, with a look-up only where the table changes. */
+export class ChangeCount {
+  readonly #byRelation = new Map<Relation, { -readonly [K in keyof TableChanges]: TableChanges[K] }>()
+
+  #of(relation: Relation) {
+    let counts = this.#byRelation.get(relation)
+    if (counts === undefined) this.#byRelation.set(relation, (counts = { ...noChanges }))
+    return counts
+  }
+
+  add(changes: ReadonlyArray<Change>): void {
+    let known: Relation | undefined
+    let counts = { ...noChanges }
+    for (let n = 0; n < changes.length; n++) {
+      const change = changes[n]
+      if (change.type === "relation" || change.type === "type") continue
+      if (change.type === "truncate") {
+        for (const relation of change.relations) this.#of(relation).truncate += 1
+        continue
+      }
+      if (change.relation !== known) counts = this.#of((known = change.relation))
+      counts[change.type] += 1
+    }
+  }
+
+  addAll(other: ChangeCount): void {
+    for (const [relation, counts] of other.#byRelation)
+      Object.assign(this.#of(relation), addChanges(this.#of(relation), counts))
+  }
+
+  /** By name, of the relations that are applied. */
+  byTable(isApplied: (relation: Relation) => boolean): ChangesByTable {
+    const result = new Map<string, TableChanges>()
+    for (const [relation, counts] of this.#byRelation) {
+      if (!isApplied(relation)) continue
+      const table = tableOf(relation)
+      result.set(table, addChanges(result.get(table) ?? noChanges, counts))
+    }
+    return result
+  }
+}
+
+const bothTables = (first: ChangesByTable, second: ChangesByTable): ChangesByTable => {
+  const result = new Map(first)
+  for (const [table, counts] of second) result.set(table, addChanges(result.get(table) ?? noChanges, counts))
+  return result
+}
 
 /** What one committed group did. */
 export interface Applied {
@@ -11,6 +81,8 @@ export interface Applied {
   /** Transactions that the source repeated and that were skipped whole. */
   readonly duplicates: number
   readonly changes: number
+  /** The same by table and kind, of the tables that are applied. */
+  readonly tables: ChangesByTable
   readonly records: number
   readonly bytes: number
   readonly statements: number
@@ -25,6 +97,8 @@ export interface Applied {
   readonly replays: number
   /** Transactions that were set aside. */
   readonly quarantined: number
+  /** When its last record was appended to the topic, in milliseconds since 1970; `undefined` when the driver cannot say. */
+  readonly appendedAt: number | undefined
   /** Where the time went, in milliseconds. */
   readonly millis: { readonly plan: number; readonly execute: number; readonly commit: number }
 }
@@ -32,6 +106,8 @@ export interface Applied {
 /** Two commits in a row, as what they did together. */
 export const together = (first: Applied, second: Applied): Applied => ({
   position: second.position,
+  appendedAt: second.appendedAt,
+  tables: bothTables(first.tables, second.tables),
   transactions: first.transactions + second.transactions,
   duplicates: first.duplicates + second.duplicates,
   changes: first.changes + second.changes,
@@ -64,6 +140,9 @@ export class Tally {
   plan = 0
   execute = 0
 
+  /** The changes that were run, by table; no number itself. */
+  readonly counted = new ChangeCount()
+
   /** How many rows were passed over, by kind and table; private, so that it is none of the counts. */
   readonly #conflicts = new Map<string, number>()
 
@@ -80,7 +159,10 @@ export class Tally {
   }
 
   add(other: Tally): void {
-    for (const key of Object.keys(other) as Array<Count>) this[key] += other[key]
+    for (const key of Object.keys(other) as Array<keyof Tally>) {
+      if (key !== "counted") this[key as Count] += other[key as Count]
+    }
+    this.counted.addAll(other.counted)
     for (const [conflict, rows] of other.#conflicts) this.#note(conflict, rows)
     this.#news.push(...other.#news)
   }

@@ -2,13 +2,14 @@
  * The command line. It knows the settings and the commands, and not the parts they run on: those are given to it, so
  * that embedders and tests may give others.
  */
-import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
+import { Cause, Console, Context, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
 import * as Settings from "./operate/Settings.ts"
+import * as Status from "./operate/Status.ts"
 import * as SettingFlags from "./SettingFlags.ts"
 import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
 import { withoutConnectionStrings } from "./TargetUrl.ts"
@@ -42,6 +43,15 @@ const program = "fluvio-postgres-sink"
 
 const logFormats = ["auto", "pretty", "logfmt", "json"] as const
 
+/** Whether each line of the log says of which connector it is: on a terminal there is one. */
+const HasFields = Context.Reference<boolean>("fluvio-postgres-sink/Cli/HasFields", { defaultValue: () => false })
+
+/** The fields of every line, for whoever collects the logs of many. */
+const withFields = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
+  const { name, partition, topic } = yield* ConnectorConfig
+  return yield* (yield* HasFields) ? Effect.annotateLogs(effect, { name, topic, partition }) : effect
+})
+
 /** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
 const layerLogger = (
   format: (typeof logFormats)[number],
@@ -54,7 +64,11 @@ const layerLogger = (
       : isPretty
         ? Logger.consolePretty({ colors: isTerminal && !(variables["NO_COLOR"] ?? "") && variables["TERM"] !== "dumb" })
         : Logger.withConsoleError(Logger.formatLogFmt)
-  return Layer.merge(Logger.layer([logger, Logger.tracerLogger]), Layer.succeed(Logger.LogToStderr, true))
+  return Layer.mergeAll(
+    Logger.layer([logger, Logger.tracerLogger]),
+    Layer.succeed(Logger.LogToStderr, true),
+    Layer.succeed(HasFields, !isPretty)
+  )
 }
 
 /** Where a defect arose, and not its message, which stands before the frames and may quote anything. */
@@ -76,6 +90,7 @@ const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
 
 /** The commands of an operator. */
 const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) => [
+  Status.command(parts),
   Pause.pause(parts),
   Pause.resume(parts),
   Position.command(parts),
@@ -90,7 +105,7 @@ const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, D
     { config: SettingFlags.configFile, settings: SettingFlags.all },
     Effect.fnUntraced(function* ({ config, settings }) {
       const sources = yield* SettingFlags.sources(parts, config, settings)
-      yield* Effect.provide(parts.run, ConnectorConfig.layerFrom(sources)).pipe(logDefects)
+      yield* withFields(parts.run).pipe(Effect.provide(ConnectorConfig.layerFrom(sources)), logDefects)
     })
   ).pipe(
     Command.withShortDescription("Apply the changes of a topic to a database until stopped"),

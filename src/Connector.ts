@@ -1,5 +1,19 @@
 /** The pipeline: records to events to transactions to groups to committed groups, and the retry around it. */
-import { Array, Clock, Duration, Effect, Exit, Fiber, Latch, Option, Queue, Schedule, Schema, Stream } from "effect"
+import {
+  Array,
+  Cause,
+  Clock,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Option,
+  Queue,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
 import { SqlClient } from "effect/sql"
 import * as Apply from "./FaultIsolation.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
@@ -11,6 +25,8 @@ import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "
 import * as Sink from "./Sink.ts"
 import type { Applied } from "./Applied.ts"
 import { Pace } from "./Pace.ts"
+import * as Reporting from "./Reporting.ts"
+import * as Telemetry from "./Telemetry.ts"
 import * as Standby from "./Standby.ts"
 import { Assembler, boundaryOf, isReadable } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
@@ -252,7 +268,8 @@ const takeOver = Effect.fn("Connector.takeOver")(function* (
 const readAhead = Effect.fnUntraced(function* <E, R>(
   records: Stream.Stream<Records, E, R>,
   assembler: Assembler,
-  maxBytes: number
+  maxBytes: number,
+  telemetry: Telemetry.Telemetry
 ) {
   const queue = yield* Queue.unbounded<ReadonlyArray<Piece>, E | TransactionError>()
   const room = yield* Latch.make(true)
@@ -282,10 +299,13 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
     ),
     Stream.tap(() => Failpoint.at("after fetch")),
     Stream.mapEffect((chunk) =>
-      // What stands before a record that cannot be read is applied before the connector stops at it.
-      Effect.tapError(push(assembler, chunk), () =>
-        assembler.completed.length === 0 ? Effect.void : offer(assembler.completed)
-      )
+      Effect.gen(function* () {
+        const started = yield* now
+        const pieces = yield* push(assembler, chunk)
+        telemetry.heard(heard.end, (yield* now) - started)
+        return pieces
+        // What stands before a record that cannot be read is applied before the connector stops at it.
+      }).pipe(Effect.tapError(() => (assembler.completed.length === 0 ? Effect.void : offer(assembler.completed))))
     ),
     Stream.tap(() => tellUnproved),
     Stream.tap(() => Failpoint.at("after decode")),
@@ -310,12 +330,13 @@ const readAhead = Effect.fnUntraced(function* <E, R>(
  * The committed groups, one after the other, from the stored position on and without end. Running it again after a
  * failure is the recovery: everything is found out anew.
  */
-export const groups = Stream.suspend(() => paced(new Pace(), new Set()))
+export const groups = Stream.unwrap(Effect.map(Telemetry.make, (telemetry) => paced(new Pace(), new Set(), telemetry)))
 
 /** The same, in groups that are as large as `pace` allows; what is in `told` is not told again. */
 const paced = (
   pace: Pace,
-  told: Set<string>
+  told: Set<string>,
+  telemetry: Telemetry.Telemetry
 ): Stream.Stream<Applied, ConnectorError, ConnectorConfig | FluvioConsumer | SqlClient.SqlClient | OffsetStore> =>
   Stream.unwrap(
     Effect.gen(function* () {
@@ -323,12 +344,16 @@ const paced = (
       const consumer = yield* FluvioConsumer
       // The lock has a session of its own.
       yield* Connections.check(config.target.lock === "session" ? 2 : 1)
+      const standingBy = Effect.map(Telemetry.now, (at) => telemetry.standingBy(at))
       /** Fails when another instance may begin to apply. */
       const lost: Effect.Effect<never, Standby.LockLost> =
-        config.target.lock === "session" ? yield* Standby.acquire(config.topic, config.partition) : Effect.never
+        config.target.lock === "session"
+          ? yield* Standby.acquire(config.topic, config.partition, standingBy)
+          : Effect.never
       const store = yield* OffsetStore
       const stored = yield* store.load
       const { bounds, needed, records } = yield* start(stored)
+      telemetry.started(Option.getOrUndefined(stored.position), bounds, yield* Telemetry.now)
       const { savedBy } = stored
       const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
       // A log's first record that cannot be read may have been a Begin: that shows further on.
@@ -362,9 +387,9 @@ const paced = (
       })
       if (needed === bounds.end) yield* tellUnmatched
       const applier = yield* Apply.make(sink, pace)
-      const unlessPaused = yield* pausing
+      const unlessPaused = yield* pausing(telemetry)
       // Besides the group in hand, the next one is held already: together they are what the memory allows.
-      const ahead = yield* readAhead(records, assembler, config.group.bytes / 4)
+      const ahead = yield* readAhead(records, assembler, config.group.bytes / 4, telemetry)
 
       const scope = yield* Effect.scope
       const waiting: Array<Piece> = []
@@ -465,7 +490,7 @@ const paced = (
   )
 
 /** Gives what passes at once, or when the topic is not paused any more; it asks at most once a second. */
-const pausing = Effect.gen(function* () {
+const pausing = Effect.fnUntraced(function* (telemetry: Telemetry.Telemetry) {
   const { pause } = yield* OffsetStore
   const { partition, topic } = yield* FluvioConsumer
   let askedAt = -Infinity
@@ -474,7 +499,9 @@ const pausing = Effect.gen(function* () {
     let asked = yield* pause
     if (asked !== undefined) {
       yield* Effect.logWarning(`Paused by ${asked.by}: ${asked.reason}; \`fluvio-postgres-sink resume\` ends it`)
+      telemetry.paused(asked, yield* Telemetry.now)
       for (; asked !== undefined; asked = yield* pause) yield* Effect.sleep(pauseInterval)
+      telemetry.resumed(yield* Telemetry.now)
       yield* Effect.logInfo(`Resumed: going on with ${topic}-${partition}`)
     }
     askedAt = yield* now
@@ -513,11 +540,21 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       Schedule.setInputType<ConnectorError>(),
       Schedule.while(({ input }) => isRetryable(input)),
       Schedule.tap(sayTryingAgain()),
+      Schedule.tap(({ attempt, input }) => Effect.map(Telemetry.now, (at) => telemetry.retrying(input, attempt, at))),
       Schedule.tap(({ attempt, input }) =>
         Effect.sync(() => (isAboutRows(input) && (attempt >= 3 || pace.isSlow) ? pace.slow() : undefined))
       )
     )
     const pace = new Pace()
+    const config = yield* ConnectorConfig
+    const telemetry = (yield* Telemetry.Listening) ?? (yield* Telemetry.make)
+    telemetry.is(yield* Telemetry.ThisProcess, config)
+    const stopped = Effect.fnUntraced(function* (exit: Exit.Exit<void, ConnectorError>) {
+      const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+      telemetry.stopped(error, yield* Telemetry.now)
+      yield* Reporting.tellEnd(telemetry, error, (retry.times ?? 0) + 1)
+    })
+    const reporting = yield* Effect.forkChild(Reporting.run(telemetry))
     const giveUp = Effect.sleep(shutdownTimeout).pipe(
       Effect.andThen(
         Effect.logWarning(
@@ -526,14 +563,10 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       ),
       Effect.andThen(Effect.repeat(disconnect, Schedule.spaced("1 second")))
     )
-    const running = yield* paced(pace, new Set()).pipe(
+    const running = yield* paced(pace, new Set(), telemetry).pipe(
+      Stream.tap((applied) => Effect.map(Telemetry.now, (at) => telemetry.applied(applied, at))),
       Stream.tap(onApplied),
       Stream.retry(backOff),
-      Stream.tapError((error) =>
-        isRetryable(error)
-          ? Effect.logError(`Stopped after ${(retry.times ?? 0) + 1} tries without progress: ${error.message}`)
-          : Effect.void
-      ),
       Stream.runDrain,
       Effect.forkChild({ startImmediately: true })
     )
@@ -544,6 +577,7 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
           yield* Fiber.interrupt(running)
           yield* Fiber.interrupt(givingUp)
         })
-      )
+      ),
+      Effect.onExit((exit) => Effect.andThen(Fiber.interrupt(reporting), stopped(exit)))
     )
   })

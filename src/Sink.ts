@@ -12,7 +12,7 @@ import {
 } from "./plan/Statement.ts"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
-import { type Applied, Tally } from "./Applied.ts"
+import { type Applied, ChangeCount, Tally } from "./Applied.ts"
 import {
   ApplyFailed,
   arbiterMissing,
@@ -101,6 +101,7 @@ export interface Plan {
   readonly version: number
   readonly statements: ReadonlyArray<PlannedStatement>
   readonly changes: number
+  readonly counted: ChangeCount
   readonly millis: number
 }
 
@@ -352,13 +353,15 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     if (changes === undefined) return undefined
     const version = router.version()
     const spent = { plan: 0 }
+    const counted = new ChangeCount()
+    counted.add(changes)
     const statements: Array<PlannedStatement> = []
     for (const statement of statementsOf(changes, "folded", spent)) {
       statements.push(statement)
       // What PostgreSQL answers meanwhile is heard between two statements: it shall not wait for this.
       yield* Effect.yieldNow
     }
-    return { version, statements, changes: changes.length, millis: spent.plan }
+    return { version, statements, changes: changes.length, counted, millis: spent.plan }
   })
 
   const runStatements = Effect.fnUntraced(function* (
@@ -386,6 +389,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     tally.plan += spent.plan
     tally.execute += now() - started - spent.plan
     tally.changes += changes.length
+    tally.counted.add(changes)
   })
 
   /** Applies a run between two schema changes. */
@@ -542,6 +546,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       Effect.logWarning(`${table}: its truncate was carried out as decided in fluvio.decision (offset ${offset})`)
     )
     tally.changes += 1
+    tally.counted.add([change])
   })
 
   const applyChanges = Effect.fnUntraced(function* (
@@ -612,10 +617,12 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const committed = (pieces: Group, position: Position, tally: Tally, commit: number): Applied => {
     saved = Option.some(position)
     unsaved = { relations: [], types: [] }
-    const { execute, plan, ...counts } = tally
+    const { counted, execute, plan, ...counts } = tally
     return {
       ...counts,
       position,
+      tables: counted.byTable((relation) => mapping.table(relation) !== undefined),
+      appendedAt: pieces[pieces.length - 1].end?.record.timestamp,
       transactions: pieces.filter((piece) => piece.end !== undefined && piece.repeated === undefined).length,
       duplicates: pieces.reduce((sum, { repeated }) => sum + (repeated?.transactions ?? 0), 0),
       records: pieces.reduce((sum, piece) => sum + piece.records, 0),
@@ -630,12 +637,13 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     enter(group[0])
     const position = positionAt(end!, epoch)
     const commitLsn = group.length === 1 ? end!.commitLsn : undefined
-    const applyPlanned = Effect.fnUntraced(function* ({ changes, millis, statements }: Plan) {
+    const applyPlanned = Effect.fnUntraced(function* ({ changes, counted, millis, statements }: Plan) {
       const started = now()
       yield* runStatements(statements, commitLsn, tally)
       tally.plan = millis
       tally.execute = now() - started
       tally.changes = changes
+      tally.counted.addAll(counted)
       return { relations: [], types: [] }
     })
     const applyUnplanned = Effect.gen(function* () {

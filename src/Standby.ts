@@ -45,6 +45,9 @@ const isOwn = Effect.fnUntraced(function* (session: Connection) {
 /** How often an instance that stands by asks for the lock, and one that holds it whether its session is still there. */
 const interval = "1 second"
 
+/** What the advisory lock is the hash of. */
+export const lockName = (topic: string, partition: number): string => `fluvio-postgres-sink/${topic}/${partition}`
+
 /**
  * Holds the session-level advisory lock of this topic and partition until the scope closes, and waits for it as long as
  * another instance holds it. PostgreSQL releases it when the session ends, however it ends: what is given fails then,
@@ -53,11 +56,15 @@ const interval = "1 second"
  * The lock spares two instances the work of failing on each other; what keeps a transaction from being applied twice is
  * the conditional save of the position, which also stops an instance that lost the lock without noticing.
  */
-export const acquire = Effect.fn("Standby.acquire")(function* (topic: string, partition: number) {
+export const acquire = Effect.fn("Standby.acquire")(function* (
+  topic: string,
+  partition: number,
+  standingBy: Effect.Effect<void>
+) {
   const sql = yield* SqlClient.SqlClient
   const session = yield* SqlFailure.typed(sql.reserve)
   if (!(yield* isOwn(session))) return yield* new SessionsPooled()
-  const lock = `fluvio-postgres-sink/${topic}/${partition}`
+  const lock = lockName(topic, partition)
   const ask = SqlFailure.typed(
     session.executeValues("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", [lock])
   ).pipe(Effect.map(([[isHeld]]) => isHeld === true))
@@ -66,6 +73,7 @@ export const acquire = Effect.fn("Standby.acquire")(function* (topic: string, pa
     session.executeValues("SELECT pg_advisory_unlock_all()", []).pipe(Effect.ignoreCause)
   )
   if (!(yield* ask)) {
+    yield* standingBy
     yield* Effect.logInfo(`Standing by: another instance applies ${topic}-${partition} to this database`)
     yield* ask.pipe(Effect.repeat({ schedule: Schedule.spaced(interval), until: (isHeld) => isHeld }))
     yield* Effect.logInfo(`Taking over ${topic}-${partition}`)

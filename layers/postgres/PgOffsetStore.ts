@@ -474,6 +474,26 @@ const make = Effect.gen(function* () {
     Effect.mapError(failed("asking whether it is paused"))
   )
 
+  /** Rows and position do not wait for it: it is a transaction of its own, and may be lost by a crash of the server. */
+  const report = (id: string, state: string, status: object) =>
+    Effect.gen(function* () {
+      yield* sql`SELECT pg_catalog.set_config('synchronous_commit', 'off', true)`
+      yield* sql`
+        INSERT INTO fluvio.instance (id, topic, partition, state, status)
+        VALUES (${id}, ${topic}, ${partition}::int4, ${state}, ${JSON.stringify(status)}::jsonb)
+        ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, status = EXCLUDED.status, seen_at = clock_timestamp()
+      `
+      yield* sql`
+        DELETE FROM fluvio.instance
+        WHERE topic = ${topic} AND partition = ${partition}::int4 AND seen_at < clock_timestamp() - '1 day'::interval
+      `
+    }).pipe(
+      (body) => Effect.andThen(pinned, body),
+      sql.withTransaction,
+      SqlFailure.typed,
+      Effect.mapError(failed("reporting what the connector does"))
+    )
+
   const first = (next: ReadonlyArray<string | null>) => sql`
     WITH claimed AS (
       UPDATE fluvio.offset
@@ -586,6 +606,7 @@ const make = Effect.gen(function* () {
     load,
     inspect,
     pause,
+    report,
     setStatement: (next) =>
       next === 0
         ? `DELETE FROM fluvio.offset WHERE topic = '${topic}' AND partition = ${partition}`

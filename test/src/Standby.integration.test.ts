@@ -83,7 +83,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("Standby on PostgreSQ
       const database = yield* TestPostgres.database
       yield* Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        yield* Standby.acquire("mock", 0)
+        yield* Standby.acquire("mock", 0, Effect.void)
         assert.lengthOf(yield* sql.withTransaction(sql.unsafe(holders)), 1)
       }).pipe(Effect.scoped, Effect.provide(PgClient.layer({ url: database.url, maxConnections: 2, multiplex })))
       assert.deepStrictEqual(yield* database.query(holders), [])
