@@ -209,7 +209,10 @@ describe("Cli", () => {
   it.effect("logs to the standard error, as logfmt or JSON", () =>
     Effect.gen(function* () {
       const logfmt = yield* invoke({}, "run", ...topicAndUrl)
-      assert.match(logfmt.err, /^timestamp=\S+ level=INFO fiber=\S+ message=applying$/)
+      assert.match(
+        logfmt.err,
+        /^timestamp=\S+ level=INFO fiber=\S+ message=applying name=fluvio-postgres-sink topic=orders partition=0$/
+      )
       assert.strictEqual(logfmt.out, "")
       const json = yield* invoke({}, "run", ...topicAndUrl, "--log-format", "json")
       assert.deepInclude(JSON.parse(json.err), { level: "INFO", message: "applying" })
