@@ -32,7 +32,8 @@ import {
   type Tree
 } from "../src/ConfigSource.ts"
 import { nearest } from "../src/Nearest.ts"
-import { type Path, table } from "../src/Settings.ts"
+import type { JsonSchema } from "../src/SettingKind.ts"
+import { type Path, schemaOf, table } from "../src/Settings.ts"
 import { isConnectionString } from "../src/TargetUrl.ts"
 
 type Variables = { readonly [name: string]: string | undefined }
@@ -138,6 +139,100 @@ const outside = new Set(["name", "topic"])
 const inside = table.filter((row) => !outside.has(row.key))
 
 const sinkType = "postgres-sink"
+const apiVersions = ["0.0.0", "0.1.0", "0.2.0"]
+
+/** Of a setting that stands elsewhere than among the others. */
+const jsonOf = (key: string): JsonSchema => {
+  const { description, json } = table.find((row) => row.key === key)!
+  return { description, ...json }
+}
+
+const closed = (properties: { readonly [key: string]: JsonSchema }, type: unknown = "object") => ({
+  type,
+  properties,
+  additionalProperties: false as const
+})
+const orEmpty = ["object", "null"]
+const { json: partition } = table.find(({ key }) => key === "partition")!
+
+const consumerSchema = closed(
+  {
+    partition: { anyOf: [partition, { type: "array", items: partition, minItems: 1, maxItems: 1 }] },
+    "max-bytes": jsonOf("consumer.max-bytes"),
+    max_bytes: jsonOf("consumer.max-bytes")
+  },
+  orEmpty
+)
+
+/** What both forms say of the connector, each in its place. */
+const metaSchema = {
+  version: { description: "Of the connector; not looked at" },
+  name: jsonOf("name"),
+  type: { enum: [sinkType] },
+  topic: {
+    anyOf: [jsonOf("topic"), closed({ version: {}, meta: closed({ name: jsonOf("topic") }, orEmpty) })]
+  },
+  consumer: consumerSchema,
+  secrets: {}
+}
+
+/** What stands at the top in both forms. */
+const commonSchema = {
+  transforms: { description: "None: they could drop or change a part of a transaction", enum: [null, "", []] },
+  parameters: { ...schemaOf(inside), type: orEmpty },
+  [sinkType]: { ...schemaOf(inside), type: orEmpty }
+}
+
+const isSecret = { type: ["string", "number", "boolean"] }
+
+const todaySchema = closed({
+  apiVersion: { enum: apiVersions },
+  meta: closed(
+    {
+      ...metaSchema,
+      secrets: {
+        description: "Names of environment variables that ${{ secrets.NAME }} stands for",
+        anyOf: [
+          { type: "array", items: { anyOf: [isSecret, closed({ name: isSecret })] } },
+          { type: orEmpty, additionalProperties: isSecret }
+        ]
+      }
+    },
+    orEmpty
+  ),
+  ...commonSchema
+})
+
+const originalSchema = closed({
+  ...metaSchema,
+  secrets: {
+    description: "Values that ${{ secrets.NAME }} stands for",
+    type: orEmpty,
+    additionalProperties: isSecret
+  },
+  ...commonSchema
+})
+
+const isTodays = { anyOf: [{ required: ["apiVersion"] }, { required: ["meta"] }] }
+
+/**
+ * What a file may hold, for editors. It knows the keys and the values' form; what only {@link parse} finds is a value out
+ * of its range, a table that is named twice, and a secret that is not there.
+ */
+export const schema: JsonSchema = {
+  $schema: "http://json-schema.org/draft-07/schema#",
+  title: "Configuration of fluvio-postgres-sink",
+  definitions: {
+    secret: { type: "string", pattern: "\\$\\{\\{.*\\}\\}" },
+    today: todaySchema,
+    original: originalSchema
+  },
+  allOf: [
+    { if: { not: isTodays }, else: { $ref: "#/definitions/today" } },
+    { if: isTodays, else: { $ref: "#/definitions/original" } }
+  ],
+  not: { required: ["parameters", sinkType] }
+}
 
 const checkType = (type: string | undefined, path: Path) => {
   if (type !== undefined && type !== sinkType) refuse([...path, "type"], `expected ${sinkType}`)
@@ -152,7 +247,7 @@ const readConsumer = (section: Section, path: Path) => {
     if (at(section, name) !== undefined)
       refuse([...path, name], `is not supported: ${reason}`, `remove ${[...path, name].join(".")}`)
   }
-  refuseUnknownKeys(section, ["partition", "max-bytes", "max_bytes"], path)
+  refuseUnknownKeys(section, Object.keys(consumerSchema.properties), path)
   const given = at(section, "partition")
   const partition = Array.isArray(given) && given.length === 1 ? (given[0] as Tree) : given
   if (partition !== undefined && (!Predicate.isString(partition) || partition === "all")) {
@@ -188,17 +283,14 @@ const urlSecret = "FLUVIO_PG_DATABASE_URL"
 /** From the file's form to the settings, and for each the name by which the file calls it. */
 const settingsOf = (file: Section): ConfigSource => {
   const isToday = at(file, "apiVersion") !== undefined || at(file, "meta") !== undefined
-  const common = ["transforms", ...sections]
-  const known = isToday
-    ? ["apiVersion", "meta", ...common]
-    : ["version", "name", "type", "topic", "consumer", "secrets", ...common]
+  const known = Object.keys((isToday ? todaySchema : originalSchema).properties)
   refuseUnknownKeys(file, known, [], (name) => {
     const [first] = name.split(".")
     return inside.some((row) => row.path[0] === first) ? `parameters.${name}` : undefined
   })
   refuseTransforms(file)
   const version = textAt(file, "apiVersion", [])
-  if (version !== undefined && !["0.0.0", "0.1.0", "0.2.0"].includes(version)) {
+  if (version !== undefined && !apiVersions.includes(version)) {
     refuse(["apiVersion"], "expected 0.1.0 or 0.2.0")
   }
 
@@ -206,7 +298,7 @@ const settingsOf = (file: Section): ConfigSource => {
   const place: Path = isToday ? ["meta"] : []
   if (isToday) {
     if (at(meta, "producer") !== undefined) refuse(["meta", "producer"], "belongs to a source", "remove meta.producer")
-    refuseUnknownKeys(meta, ["version", "name", "type", "topic", "consumer", "secrets"], place)
+    refuseUnknownKeys(meta, Object.keys(metaSchema), place)
   }
   checkType(textAt(meta, "type", place), place)
   const consumer = readConsumer(sectionAt(meta, "consumer", place), [...place, "consumer"])

@@ -38,6 +38,7 @@ export const main = () =>
     variables: process.env,
     isTerminal: process.stderr.isTTY,
     readConfigFile: (path) => ConfigFile.load(path, process.env),
+    configFileSchema: ConfigFile.schema,
     live: Live.layer,
     run: run.pipe(
       Effect.provide(Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),

@@ -94,7 +94,8 @@ const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, Fi
   Pause.pause(parts),
   Pause.resume(parts),
   Position.command(parts),
-  Settings.config(parts)
+  Settings.config(parts),
+  Settings.schema(parts)
 ]
 
 const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(

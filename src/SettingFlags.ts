@@ -1,21 +1,26 @@
 /** Settings as the command line takes them: one flag each, beside the configuration file and the environment. */
 import { Effect, Option } from "effect"
-import { Flag } from "effect/cli"
+import { Flag, Param, Primitive } from "effect/cli"
 import { type ConfigSource, type ConnectorConfigError, fromEnvironment, fromObject } from "./ConnectorConfig.ts"
+import type { JsonSchema } from "./SettingKind.ts"
 import { type Path, shorthands, table } from "./Settings.ts"
 
 interface SettingFlag {
   readonly name: string
   readonly path: Path
   readonly description: string
+  readonly choices: ReadonlyArray<string> | undefined
   readonly fallback: string | undefined
 }
 
 const flags: ReadonlyArray<SettingFlag> = [
-  ...table.flatMap(({ default: fallback, description, flag, path }) =>
-    flag === undefined ? [] : { name: flag, path, description, fallback }
+  ...table.flatMap(({ choices, default: fallback, description, flag, path }) =>
+    flag === undefined ? [] : { name: flag, path, description, choices, fallback }
   ),
-  ...shorthands.map(({ description, flag, key }) => ({ name: flag, path: [key], description, fallback: undefined }))
+  ...shorthands.map(({ description, flag, key }) => {
+    const choices = table.find(({ shorthand }) => shorthand?.key === key)?.choices
+    return { name: flag, path: [key], description, choices, fallback: undefined }
+  })
 ]
 
 /** Where the topic and the target are: all that most commands have to know. */
@@ -23,12 +28,23 @@ const connecting: ReadonlyArray<string> = ["topic", "partition", "url", "driver"
 
 export type Given = { readonly [name: string]: Option.Option<string> }
 
+/** Help and completions know what it takes; as of every setting, what is wrong with a value is said elsewhere. */
+const unchecked = (name: string, known: Primitive.Primitive<string>): Flag.Flag<string> =>
+  Param.makeSingle({
+    kind: Param.flagKind,
+    name,
+    primitiveType: Object.assign(Object.create(known) as typeof known, { parse: Effect.succeed<string> })
+  })
+
+const choice = (name: string, choices: ReadonlyArray<string>) =>
+  unchecked(name, Primitive.Choice(choices.map((value) => [value, value])))
+
 /** A flag is text that the configuration reads, so that it is checked and named where all settings are. */
 const flagsOf = (which: ReadonlyArray<SettingFlag>): Record<string, Flag.Flag<Option.Option<string>>> =>
   Object.fromEntries(
-    which.map(({ description, fallback, name }) => [
+    which.map(({ choices, description, fallback, name }) => [
       name,
-      Flag.String(name).pipe(
+      (choices === undefined ? Flag.String(name) : choice(name, choices)).pipe(
         Flag.withDescription(fallback === undefined ? description : `${description} (default: ${fallback})`),
         Flag.withMetavar("value"),
         Flag.optional
@@ -42,7 +58,7 @@ export const all = flagsOf(flags)
 /** The settings of a command that only has to find the topic and the target. */
 export const toConnect = flagsOf(flags.filter(({ name }) => connecting.includes(name)))
 
-export const configFile = Flag.String("config").pipe(
+export const configFile = unchecked("config", Primitive.Path("file")).pipe(
   Flag.withAlias("c"),
   Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
   Flag.withMetavar("file"),
@@ -71,6 +87,8 @@ export interface Surroundings<FileContext> {
   /** Settings, and the secrets that a configuration file refers to. */
   readonly variables: { readonly [name: string]: string | undefined }
   readonly readConfigFile: (path: string) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
+  /** What such a file may hold, as a JSON Schema. */
+  readonly configFileSchema: JsonSchema
 }
 
 /** Flags, then the environment, then the file: the first that has a setting decides it. */

@@ -4,13 +4,20 @@ import { Offset } from "./stream/FluvioConsumer.ts"
 import { expectedUrl, isConnectionString, type Problem, problemOf } from "./TargetUrl.ts"
 import { ownSchema } from "./target/Mapping.ts"
 
+/** A part of a JSON Schema. */
+export type JsonSchema = { readonly [keyword: string]: unknown }
+
 export interface Kind<A> {
   readonly codec: Schema.Codec<A, unknown>
   readonly expects: string
+  /** What a configuration file may say, as far as a JSON Schema can tell. */
+  readonly json: JsonSchema
   readonly entries?: ReadonlyArray<ReadonlyArray<string>>
   /** A nested map has no form as plain text. */
   readonly isFileOnly?: boolean
   readonly isList?: boolean
+  /** The values that there are, where they are few. */
+  readonly choices?: ReadonlyArray<string>
   /** A URL with a password in it. */
   readonly isSecret?: boolean
   /** What is wrong with a text, where more can be said than what is expected. It quotes nothing of the text. */
@@ -36,6 +43,14 @@ const parsed = <A, I>(
     )
   )
 
+/** Where a JSON Schema of a file has what stands for a secret. */
+export const secretReference = "#/definitions/secret"
+
+/** A plain value: what is no text in YAML is read as it is written, and any may come from a secret. */
+const plain = (json: JsonSchema): JsonSchema => ({ anyOf: [json, { $ref: secretReference }] })
+
+const texts = (pattern: string): JsonSchema => plain({ type: ["string", "number", "boolean"], pattern })
+
 /** A URL or a password in the wrong place must not get into the messages that name a topic, an endpoint or a file. */
 const misplaced = (value: string): Problem | undefined =>
   isConnectionString(value)
@@ -48,6 +63,7 @@ const plainText = (expects: string, pattern: RegExp): Kind<string> => ({
     Schema.makeFilter((value) => misplaced(value) === undefined)
   ),
   expects,
+  json: texts(pattern.source),
   explain: misplaced
 })
 
@@ -60,8 +76,12 @@ export const address: Kind<string> = plainText("host:port", /^(?:\[[0-9a-fA-F:.]
 
 const readNatural = (value: string) => (/^\d+$/.test(value) ? Number(value) : undefined)
 
+const wholeNumber = (minimum: number, maximum: number = Number.MAX_SAFE_INTEGER): JsonSchema =>
+  plain({ type: ["integer", "string"], minimum, maximum, pattern: "^\\s*\\d+\\s*$" })
+
 export const natural = (minimum: number, maximum: number = Number.MAX_SAFE_INTEGER): Kind<number> => ({
   codec: parsed(Schema.Int.check(Schema.isBetween({ minimum, maximum })), readNatural, String),
+  json: wholeNumber(minimum, maximum),
   expects:
     maximum === Number.MAX_SAFE_INTEGER
       ? `a whole number from ${minimum} on`
@@ -70,22 +90,31 @@ export const natural = (minimum: number, maximum: number = Number.MAX_SAFE_INTEG
 
 export const offset: Kind<Offset> = {
   codec: parsed(Offset, readNatural, String),
+  json: wholeNumber(0),
   expects: "an offset of the topic, a whole number from 0 on"
 }
+
+const [yes, no] = [
+  ["true", "on", "yes"],
+  ["false", "off", "no"]
+]
 
 export const toggle: Kind<boolean> = {
   codec: parsed(
     Schema.Boolean,
-    (value) =>
-      ["true", "on", "yes"].includes(value) ? true : ["false", "off", "no"].includes(value) ? false : undefined,
+    (value) => (yes.includes(value) ? true : no.includes(value) ? false : undefined),
     String
   ),
+  json: plain({ enum: [true, false, ...yes, ...no] }),
   expects: "true or false"
 }
 
 export const oneOf = <const L extends ReadonlyArray<string>>(...literals: L): Kind<L[number]> => ({
   codec: Schema.Literals(literals),
-  expects: `one of ${literals.join(", ")}`
+  expects: `one of ${literals.join(", ")}`,
+  // An unquoted null is the word here.
+  json: plain({ enum: literals.includes("null") ? [...literals, null] : literals }),
+  choices: literals
 })
 
 /** Decimal and binary units; Fluvio writes `KB` for 1 000 bytes. */
@@ -103,7 +132,13 @@ export const bytes: Kind<number> = {
     },
     (value) => `${value} B`
   ),
-  expects: `a size such as "8 MiB", from 1 KiB to below 2 GiB`
+  expects: `a size such as "8 MiB", from 1 KiB to below 2 GiB`,
+  json: plain({
+    type: ["integer", "string"],
+    minimum: 1024,
+    maximum: 0x7fffffff,
+    pattern: "^\\s*(\\d+|\\d+(\\.\\d+)?\\s*(B|[kK]B?|[MG]B|[KMG]iB|(kilo|mega|giga|kibi|mebi|gibi)?bytes?))\\s*$"
+  })
 }
 
 const units: { readonly [unit: string]: (amount: number) => Duration.Duration } = {
@@ -130,8 +165,11 @@ const readTime = (value: string) => {
 
 const writeTime = (value: Duration.Duration) => `${Duration.toMillis(value)} millis`
 
+const timePattern = `\\d+(\\.\\d+)?\\s*(${Object.keys(units).join("|")})`
+
 export const time: Kind<Duration.Duration> = {
   codec: parsed(Schema.Duration, readTime, writeTime),
+  json: plain({ type: ["integer", "string"], maximum: 0, minimum: 0, pattern: `^\\s*(0|${timePattern})\\s*$` }),
   expects: `a time such as "200 millis", "10 s" or "1 min"`
 }
 
@@ -142,11 +180,12 @@ export const timeFrom = (minimum: number): Kind<Duration.Duration> => ({
     readTime,
     writeTime
   ),
-  expects: `${time.expects}, from ${minimum} millis on`
+  expects: `${time.expects}, from ${minimum} millis on`,
+  json: plain({ type: "string", pattern: `^\\s*${timePattern}\\s*$` })
 })
 
 /** As a list in the file; separated by commas anywhere else. */
-const list = (item: Schema.Codec<string>, expects: string): Kind<ReadonlyArray<string>> => ({
+const list = (item: Schema.Codec<string>, expects: string, pattern: string): Kind<ReadonlyArray<string>> => ({
   codec: Schema.Union([
     Schema.Array(item),
     parsed(
@@ -156,12 +195,14 @@ const list = (item: Schema.Codec<string>, expects: string): Kind<ReadonlyArray<s
     )
   ]),
   expects,
+  json: { anyOf: [{ type: "array", items: texts(pattern) }, { type: "string", pattern }, { $ref: secretReference }] },
   isList: true
 })
 
-const TableName = Schema.String.check(Schema.isPattern(/^[^.]+\.[^.].*$/s))
+const tableName = /^[^.]+\.[^.][\s\S]*$/
+const TableName = Schema.String.check(Schema.isPattern(tableName))
 
-export const tables = list(TableName, `names such as "schema.table", with * for any characters`)
+export const tables = list(TableName, `names such as "schema.table", with * for any characters`, tableName.source)
 
 export const columns: Kind<{
   readonly [table: string]: {
@@ -177,6 +218,17 @@ export const columns: Kind<{
     })
   ),
   expects: `for each "schema.table", a list of columns to include or to exclude`,
+  json: {
+    type: "object",
+    propertyNames: { pattern: tableName.source },
+    additionalProperties: {
+      type: "object",
+      properties: Object.fromEntries(
+        ["include", "exclude"].map((which) => [which, { type: "array", items: texts("[\\s\\S]") }])
+      ),
+      additionalProperties: false
+    }
+  },
   entries: [
     ["*", "include"],
     ["*", "exclude"]
@@ -204,7 +256,19 @@ export const names = (
   const map = Schema.Record(Schema.String, Schema.NonEmptyString).check(
     Schema.makeFilter((map) => Object.entries(map).every(([from, to]) => isValid(from, to)))
   )
-  return { codec: Schema.Union([map, parsed(map, readPairs, writePairs)]), expects, entries: [["*"]] }
+  const pair = "[^,=]*=[^,]+"
+  return {
+    codec: Schema.Union([map, parsed(map, readPairs, writePairs)]),
+    expects,
+    entries: [["*"]],
+    json: {
+      anyOf: [
+        { type: "object", additionalProperties: texts("[\\s\\S]") },
+        { type: "string", pattern: `^${pair}(,${pair})*$` },
+        { $ref: secretReference }
+      ]
+    }
+  }
 }
 
 /**
@@ -220,6 +284,7 @@ export const renames = names(
 export const databaseUrl: Kind<Redacted.Redacted<string>> = {
   codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter((value) => problemOf(value) === undefined))),
   expects: expectedUrl,
+  json: plain({ type: "string", pattern: "^postgres(ql)?://" }),
   isSecret: true,
   explain: problemOf
 }

@@ -9,6 +9,7 @@ import {
   bytes,
   columns,
   databaseUrl,
+  type JsonSchema,
   type Kind,
   names,
   natural,
@@ -47,6 +48,8 @@ interface Setting<out A> {
   readonly environment: string | undefined
   readonly shorthand: Shorthand | undefined
   readonly isFileOnly: boolean
+  readonly json: JsonSchema
+  readonly choices: ReadonlyArray<string> | undefined
   readonly isList: boolean
   readonly isSecret: boolean
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
@@ -85,6 +88,8 @@ const make = <A>(
   environment: about.environment,
   shorthand: about.shorthand,
   isFileOnly: kind.isFileOnly ?? false,
+  json: kind.json,
+  choices: kind.choices,
   isList: kind.isList ?? false,
   isSecret: kind.isSecret ?? false,
   entries: kind.entries,
@@ -310,6 +315,10 @@ export interface SettingInfo {
   readonly default: string | undefined
   readonly isRequired: boolean
   readonly shorthand: Shorthand | undefined
+  /** What a configuration file may say. */
+  readonly json: JsonSchema
+  /** The values that there are, where they are few. */
+  readonly choices: ReadonlyArray<string> | undefined
   readonly isList: boolean
   /** A URL with a password in it. */
   readonly isSecret: boolean
@@ -326,6 +335,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
     const path = [...parent, Text.kebabCase(name)]
     if (!isSetting(node)) return rows(node, path)
     const { flag, description, expects, explain, isList, isRequired, isSecret, shorthand, entries } = node
+    const { choices, json } = node
     const environment = node.isFileOnly ? undefined : (node.environment ?? environmentName(path))
     return {
       path,
@@ -337,6 +347,8 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
       default: node.default,
       isRequired,
       shorthand,
+      json,
+      choices,
       isList,
       isSecret,
       entries,
@@ -346,6 +358,26 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
 
 /** All settings, in the order in which they are documented. */
 export const table: ReadonlyArray<SettingInfo> = rows(settings, [])
+
+/** The JSON Schema of these settings as they stand below `path` in a file. */
+export const schemaOf = (rows: ReadonlyArray<SettingInfo>, path: Path = []): JsonSchema => {
+  const names = new Set(rows.map((row) => row.path[path.length]))
+  const properties = [...names].map((name) => {
+    const below = rows.filter((row) => row.path[path.length] === name)
+    const [first] = below
+    if (below.length === 1 && first.path.length === path.length + 1) {
+      const { default: fallback, description, json } = first
+      return [name, { description, ...(fallback === undefined ? {} : { default: fallback }), ...json }]
+    }
+    const section = schemaOf(below, [...path, name])
+    const shorthand = shorthands.find(({ key }) => key === [...path, name].join("."))
+    return [
+      name,
+      shorthand === undefined ? section : { description: shorthand.description, anyOf: [first.json, section] }
+    ]
+  })
+  return { type: "object", properties: Object.fromEntries(properties), additionalProperties: false }
+}
 
 /** The keys that stand for several settings. */
 export const shorthands: ReadonlyArray<Shorthand> = [...new Set(table.flatMap((row) => row.shorthand ?? []))]

@@ -52,7 +52,8 @@ export interface About {
   readonly takesAllSettings?: boolean
 }
 
-const described =
+/** What help says of a command. */
+export const described =
   ({ description, examples = [], short }: About) =>
   <Name extends string, Input, Context, E, R>(command: Command.Command<Name, Input, Context, E, R>) =>
     command.pipe(

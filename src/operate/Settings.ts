@@ -1,5 +1,6 @@
 /** What a connector would run with, and who has said so. It asks nobody: neither Fluvio nor the target is needed. */
-import { Effect, Predicate, Redacted } from "effect"
+import { Console, Effect, Predicate, Redacted } from "effect"
+import { Command } from "effect/cli"
 import { type Origin, origins, parse } from "../ConnectorConfig.ts"
 import type * as SettingFlags from "../SettingFlags.ts"
 import { withoutPasswords } from "../TargetUrl.ts"
@@ -60,5 +61,16 @@ export const config = <FileContext>(surroundings: SettingFlags.Surroundings<File
         json: Object.fromEntries(found.map(({ from, key, value }) => [key, { value: value ?? null, from }])),
         text: columns(found.map(({ from, key, value }) => [key, asText(value), from]))
       })
+    })
+  )
+
+export const schema = <FileContext>({ configFileSchema }: SettingFlags.Surroundings<FileContext>) =>
+  Command.make("schema", {}, () => Console.log(JSON.stringify(configFileSchema, undefined, 2))).pipe(
+    Operation.described({
+      short: "Print the JSON Schema of the configuration file",
+      description:
+        "Print the JSON Schema of the configuration file, by which an editor completes keys, explains them, and marks " +
+        "what is none.",
+      examples: [{ command: "schema > connector.schema.json", description: "For an editor" }]
     })
   )

@@ -39,6 +39,7 @@ const invoke = (script: Script, ...args: ReadonlyArray<string>) =>
         script.file === undefined
           ? Effect.fail(new ConnectorConfigError({ key: path, reason: "cannot be read", remedy: "create it" }))
           : Effect.succeed(fromObject(script.file, (key) => `parameters.${key.join(".")}`)),
+      configFileSchema: {},
       run: ConnectorConfig.pipe(
         Effect.flatMap((config) => Ref.set(seen, config)),
         Effect.andThen(Effect.logInfo("applying")),
@@ -143,6 +144,10 @@ describe("Cli", () => {
         [["run", "--topic", "a", "--endpoint", "s3cr3t@host:9003"], /^[^]*--endpoint: expected host:port/],
         [["run", "--name", "postgres://h/d?password=s3cr3t"], /^[^]*--name: looks like/],
         [["run", "--topic", "a", "--profile", "postgres://u:s3cr3t@h"], /^[^]*--profile: looks like/],
+        [
+          ["run", ...topicAndUrl, "--schema-changes", "s3cr3t"],
+          /^fluvio-postgres-sink: --schema-changes: expected one of none, validate, additive, full\n/
+        ],
         [["run", "--topic", "a", "--url", "s3cr3t"], /^fluvio-postgres-sink: --url: expected a URL/],
         [["run", "--log-format", "xml"], /^fluvio-postgres-sink: Invalid value for flag --log-format/]
       ] as const) {
@@ -248,7 +253,8 @@ describe("Cli", () => {
         "--endpoint",
         "--driver",
         "--log-level",
-        "(default: 20000)"
+        "(default: 20000)",
+        "(default: additive) (choices: none, validate, additive, full)"
       ]) {
         assert.include(help.out, text)
       }

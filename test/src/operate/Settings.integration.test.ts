@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { spawnSync } from "node:child_process"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -76,6 +77,76 @@ describe("config", () => {
         const { code, err, out } = yield* invoke(["config", "--config", path, ...words], variables)
         assert.deepStrictEqual({ code, out }, { code: 2, out: "" })
         assert.match(err, message)
+      }
+    })
+  )
+})
+
+describe("schema", () => {
+  it.effect("prints one JSON document, without settings", () =>
+    Effect.gen(function* () {
+      const { code, err, out } = yield* invoke(["schema"])
+      assert.deepStrictEqual({ code, err }, { code: 0, err: "" })
+      assert.deepInclude(JSON.parse(out), { title: "Configuration of fluvio-postgres-sink" })
+    })
+  )
+})
+
+/** What a real bash offers for the last word of a line, with the completions as a user would load them. */
+const offered = (script: string, ...words: ReadonlyArray<string>) =>
+  Effect.sync(() => {
+    const ask = [
+      script,
+      `COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=\${#COMP_LINE}`,
+      `read -ra registered <<< "$(complete -p fluvio-postgres-sink)"`,
+      `"\${registered[2]}" "$1" "\${!#}" "\${COMP_WORDS[COMP_CWORD - 1]}"`,
+      `printf '%s\\n' "\${COMPREPLY[@]}"`
+    ]
+    const { status, stderr, stdout } = spawnSync(
+      "bash",
+      ["--norc", "-c", ask.join("\n"), "bash", "fluvio-postgres-sink", ...words],
+      { encoding: "utf8" }
+    )
+    assert.deepStrictEqual({ status, stderr }, { status: 0, stderr: "" })
+    return stdout.split("\n").filter((line) => line !== "")
+  })
+
+describe("completions", () => {
+  it.effect("offer commands, flags, values and files in a real bash", () =>
+    Effect.gen(function* () {
+      const { code, err, out } = yield* invoke(["--completions", "bash"])
+      assert.deepStrictEqual({ code, err }, { code: 0, err: "" })
+      const commands = yield* offered(out, "")
+      assert.includeMembers([...commands], ["run", "config", "schema", "pause", "resume"])
+      const flags = yield* offered(out, "run", "--group-")
+      assert.deepStrictEqual(flags.toSorted(), ["--group-bytes", "--group-rows", "--group-window"])
+      for (const [words, expected] of [
+        [
+          ["run", "--schema-changes", ""],
+          ["none", "validate", "additive", "full"]
+        ],
+        [["run", "--existing-row", "u"], ["update"]],
+        [
+          ["config", "--on-error", ""],
+          ["halt", "quarantine"]
+        ],
+        [
+          ["pause", "--driver", ""],
+          ["wire", "client"]
+        ],
+        [["run", "--config", "package.js"], ["package.json"]]
+      ] as const) {
+        assert.deepStrictEqual(yield* offered(out, ...words), [...expected], words.join(" "))
+      }
+    })
+  )
+
+  it.effect("are there for zsh and fish too", () =>
+    Effect.gen(function* () {
+      for (const shell of ["zsh", "fish"]) {
+        const { code, out } = yield* invoke(["--completions", shell])
+        assert.strictEqual(code, 0)
+        for (const text of ["schema-changes", "validate", "quarantine", "config"]) assert.include(out, text)
       }
     })
   )
