@@ -1,6 +1,6 @@
 /**
- * Every setting, defined once: its name, type, default and one-line description. Help, the README's table and the check
- * for unknown keys are made from this definition, so none of them can differ from it.
+ * Every setting, defined once: its name, type, default and one-line description. Help, the tables of docs/settings.md and
+ * the check for unknown keys are made from this definition, so none of them can differ from it.
  */
 import { Config, type Duration, Record, type Redacted, Schema, String as Text } from "effect"
 import { schemaPolicies, unclearPolicies } from "./schema/SchemaChange.ts"

@@ -6,7 +6,7 @@
  * classes that `src` and `layers` export.
  */
 
-/** The exit codes of the program, as the README lists them. */
+/** The exit codes of the program, as docs/errors.md lists them. */
 export const exitCodes = {
   /** Done, or stopped by SIGTERM or SIGINT. */
   fine: 0,

@@ -128,7 +128,7 @@ const figures = ({ drains, rate, rateWithStart }: Result) => ({
   seconds: drains.map(({ seconds }) => rounded(seconds, 3))
 })
 
-/** Ratios under the names that the README explains, `null` where they were not asked for, and the figures behind them. */
+/** Ratios under the names that docs/benchmarks.md explains, `null` where they were not asked for, and the figures behind them. */
 export const json = (report: Report) => {
   const { comparisons, latencies, memories, start } = report
   const of = (name: string) => comparisons.find(({ backlog }) => backlog.workload.name === name)

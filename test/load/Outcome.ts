@@ -15,7 +15,7 @@ export const whole = (value: number): string => Math.round(value).toLocaleString
 export const rounded = (value: number, digits = 2): number => Number(value.toFixed(digits))
 export const mebibytes = (bytes: number): number => Math.round(bytes / 2 ** 20)
 
-/** As Markdown, the way the README has it. */
+/** As Markdown, the way docs/benchmarks.md has it. */
 export const table = (outcomes: { readonly [name: string]: Outcome }): string =>
   [
     ["`--only`", "Load", "What was seen", "Peak memory"],

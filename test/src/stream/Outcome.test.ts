@@ -64,7 +64,7 @@ describe("the table of outcomes", () => {
         tags,
         tag,
         `${file} exports the error class ${tag}: add "${tag}" to the table in src/stream/Outcome.ts, give the class ` +
-          `\`readonly isRetryable = isRetryable(this)\` and a \`remedy\`, and add it to the table of errors in README.md`
+          `\`readonly isRetryable = isRetryable(this)\` and a \`remedy\`, and describe it in docs/errors.md`
       )
     }
     for (const tag of tags)

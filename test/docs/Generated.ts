@@ -1,0 +1,39 @@
+/** The parts of the pages that are made from the code, which stand there between `<!-- generated: name -->` and `<!-- /generated -->`. */
+import { format, resolveConfig } from "prettier"
+import { table } from "../../src/Settings.ts"
+
+const code = (text: string | undefined) => (text === undefined ? "–" : `\`${text}\``)
+
+const markdownTable = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>) =>
+  [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n")
+
+const parts: { readonly [name: string]: () => string } = {
+  settings: () =>
+    markdownTable(
+      ["Setting", "Default", "Meaning"],
+      table.map(({ description, isRequired, key, ...setting }) => [
+        code(key),
+        isRequired ? "required" : code(setting.default),
+        description
+      ])
+    ),
+  kinds: () =>
+    markdownTable(
+      ["Setting", "Takes", "Flag", "Environment"],
+      table.map(({ environment, expects, flag, key }) => [
+        code(key),
+        expects,
+        code(flag === undefined ? undefined : `--${flag}`),
+        code(environment)
+      ])
+    )
+}
+
+/** The page as it should be. */
+export const render = async (page: string, path: string): Promise<string> => {
+  const filled = page.replaceAll(
+    /(<!-- generated: ([\w-]+) -->\n).*?(?=<!-- \/generated -->)/gs,
+    (_, start: string, name: string) => `${start}\n${parts[name]()}\n\n`
+  )
+  return format(filled, { ...(await resolveConfig(path)), filepath: path })
+}
