@@ -5,6 +5,7 @@
 import { Cause, Console, Context, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
+import * as Check from "./operate/Check.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
@@ -94,6 +95,7 @@ const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, Fi
   Pause.pause(parts),
   Pause.resume(parts),
   Position.command(parts),
+  Check.command(parts),
   Settings.config(parts),
   Settings.schema(parts)
 ]

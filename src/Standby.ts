@@ -42,6 +42,12 @@ const isOwn = Effect.fnUntraced(function* (session: Connection) {
   return after === before && other !== before
 }, SqlFailure.typed)
 
+/** Whether the target's sessions are the connector's own, as its advisory lock needs them. It takes two connections. */
+export const hasOwnSessions = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  return yield* isOwn(yield* SqlFailure.typed(sql.reserve))
+})
+
 /** How often an instance that stands by asks for the lock, and one that holds it whether its session is still there. */
 const interval = "1 second"
 

@@ -12,16 +12,25 @@ const number = new Intl.NumberFormat("en")
 const row = (label: string, text: string): string => `${label.padEnd(12)}${text}`
 
 /** Whether the connector goes on here, and why not. */
-interface Judgement {
+export interface Judgement {
   readonly isProved: boolean
+  /** Whether it goes on without proof. */
+  readonly goesOn: boolean
   readonly finding: string
   /** What to do about it, where there is something to do. */
   readonly remedy: string | undefined
 }
 
-const unproved = (finding: string, remedy: string): Judgement => ({ isProved: false, finding, remedy })
+const unproved = (finding: string, remedy: string, goesOn: boolean): Judgement => ({
+  isProved: false,
+  goesOn,
+  finding,
+  remedy
+})
 
-const judge = Effect.fnUntraced(function* ({ position, savedBy }: Stored, bounds: Bounds) {
+const proved = (finding: string): Judgement => ({ isProved: true, goesOn: true, finding, remedy: undefined })
+
+export const judge = Effect.fnUntraced(function* ({ position, savedBy }: Stored, bounds: Bounds) {
   const consumer = yield* FluvioConsumer
   const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
@@ -33,10 +42,10 @@ const judge = Effect.fnUntraced(function* ({ position, savedBy }: Stored, bounds
       refused._tag === "OffsetEvicted"
         ? new RetentionGap({ ...place, needed, available: bounds.start, statement: setStatement(bounds.start) })
         : refused
-    return unproved(message, remedy)
+    return unproved(message, remedy, false)
   }
   if (Option.isNone(position)) {
-    return { isProved: true, finding: "nothing is applied yet: the connector begins at offset 0", remedy: undefined }
+    return proved("nothing is applied yet: the connector begins at offset 0")
   }
   const { checksum, offset } = position.value
   if (savedBy !== "connector") {
@@ -44,21 +53,23 @@ const judge = Effect.fnUntraced(function* ({ position, savedBy }: Stored, bounds
       savedBy === "original"
         ? "the original connector saved the position: it may lie inside a transaction, and nothing proves it"
         : "the position was set by hand: nothing proves that what lies before it is applied",
-      `start the connector, which reads the log up to offset ${offset} first and saves the position itself with the first transaction behind it`
+      `start the connector, which reads the log up to offset ${offset} first and saves the position itself with the first transaction behind it`,
+      true
     )
   }
   if (offset < bounds.start) {
     return unproved(
       `retention has removed the record at offset ${offset} that would prove the place, and nothing behind it`,
-      "start the connector before retention removes more: it goes on with a warning"
+      "start the connector before retention removes more: it goes on with a warning",
+      true
     )
   }
   const [record] = yield* consumer.records(offset).pipe(Stream.runHead, Effect.map(Option.getOrThrow))
   if (consumer.checksum(record.value) === checksum) {
-    return { isProved: true, finding: `the record at offset ${offset} is the one that was applied`, remedy: undefined }
+    return proved(`the record at offset ${offset} is the one that was applied`)
   }
   const { message, remedy } = new PlaceNotProved({ ...place, offset })
-  return unproved(message, remedy)
+  return unproved(message, remedy, false)
 })
 
 const savedByText = { connector: "the connector", original: "the original connector", operator: "hand" } as const

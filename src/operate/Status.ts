@@ -57,7 +57,8 @@ const InstanceRow = Schema.Struct({
   silent: Schema.NumberFromString
 })
 
-const sessionOf = Effect.fnUntraced(function* (topic: string, partition: number) {
+/** Whose advisory lock says that it applies this topic; asked where PostgreSQL's own names mean what they say. */
+export const sessionOf = Effect.fnUntraced(function* (topic: string, partition: number) {
   const sql = yield* SqlClient.SqlClient
   const [session] = yield* sql<Session>`
     SELECT pid, usename AS role, application_name AS "applicationName", host(client_addr) AS address,

@@ -112,7 +112,7 @@ export const typeText = (oid: string, modifier: string): string => `(
 )`
 
 /** Whether a trigger or rule fires, by its `enabled` column and the session's role. */
-const fires = (enabled: string): string =>
+export const fires = (enabled: string): string =>
   `${enabled} IN ('A', CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)`
 
 /** The triggers of a table and its partitions that fire, each with the constraint that it serves. */
