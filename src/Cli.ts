@@ -12,7 +12,7 @@ import * as Position from "./operate/Position.ts"
 import * as Settings from "./operate/Settings.ts"
 import * as Status from "./operate/Status.ts"
 import * as SettingFlags from "./SettingFlags.ts"
-import { exitCodeOf, exitCodes } from "./stream/Outcome.ts"
+import { exitCodeOf, exitCodes, pageOf } from "./stream/Outcome.ts"
 import { withoutConnectionStrings } from "./TargetUrl.ts"
 
 /** How the demonstration was asked to run. */
@@ -176,11 +176,16 @@ const presenter = (args: ReadonlyArray<string>): CliOutput.Presenter => ({
 /** Arguments, and what stands behind the = of a flag. */
 const valuesIn = (args: ReadonlyArray<string>) => args.flatMap((arg) => [arg, arg.replace(/^--?[\w-]+=/, "")])
 
-/** What the operator reads last: what happened, and what resolves it. No stack, no cause, no values. */
-const describe = (error: unknown): string => {
+/** These say everything: which setting to correct, or no, below a report that says why. */
+const needsNoPage = ["ConnectorConfigError", "NotReady"].map((tag) => Predicate.isTagged(tag))
+
+/** What the operator reads last: what happened, what resolves it, and where there is more. No stack, no cause, no values. */
+export const describe = (error: unknown): string => {
   if (!Predicate.isError(error) && !Predicate.hasProperty(error, "message")) return "it failed for an unknown reason"
-  const remedy = Predicate.hasProperty(error, "remedy") ? `\n  ${indent(String(error.remedy))}` : ""
-  return `${indent(String(error.message))}${remedy}`
+  const remedy = Predicate.hasProperty(error, "remedy") ? [String(error.remedy)] : []
+  const page = needsNoPage.some((isOne) => isOne(error)) ? undefined : pageOf(error)
+  const more = page === undefined ? [] : [`see ${page}`]
+  return [String(error.message), ...remedy, ...more].map(indent).join("\n  ")
 }
 
 /** A defect's message may quote anything, so only its kind and, for who asks for it, its place are shown. */

@@ -160,5 +160,11 @@ export const outcomeOf = (error: unknown): Outcome => {
 /** Whether trying again may help. */
 export const isRetryable = (error: { readonly _tag: Tag }): boolean => outcomes[outcomeOf(error)].isRetryable
 
+/** The heading of the documentation that describes the error. */
+export const pageOf = (error: unknown): string | undefined => {
+  const { _tag } = Object(error) as { readonly _tag?: unknown }
+  return isTag(_tag) ? `docs/errors.md#${_tag.toLowerCase()}` : undefined
+}
+
 /** How the process exits when the error ends it. */
 export const exitCodeOf = (error: unknown): number => outcomes[outcomeOf(error)].exitCode

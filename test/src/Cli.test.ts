@@ -182,7 +182,13 @@ describe("Cli", () => {
         [new TopicNotFound(place), 2]
       ] as const) {
         const { code, err } = yield* invoke({ run: Effect.fail(failure) }, "run", ...topicAndUrl, "--log-level", "none")
-        assert.deepStrictEqual([code, err], [expected, `fluvio-postgres-sink: ${failure.message}\n  ${failure.remedy}`])
+        assert.deepStrictEqual(
+          [code, err],
+          [
+            expected,
+            `fluvio-postgres-sink: ${failure.message}\n  ${failure.remedy}\n  see docs/errors.md#${failure._tag.toLowerCase()}`
+          ]
+        )
       }
     })
   )
