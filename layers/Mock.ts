@@ -167,7 +167,7 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
         load: Ref.get(ref),
         inspect: Ref.get(ref),
         pause: Effect.sync(() => undefined),
-        report: () => Effect.void,
+        report: () => Effect.succeed(0),
         save: Effect.fnUntraced(function* (previous, next, changed) {
           const { described, position } = yield* Ref.get(ref)
           if (!isSame(previous, position)) {

@@ -20,6 +20,16 @@ const version = (): string => {
   return version
 }
 
+/** Loaded only where somebody asks for it: it costs a start some time. */
+const layerOtlp = Object.entries(process.env).some(([name, value]) => name.startsWith("OTEL_EXPORTER_OTLP_") && value)
+  ? Layer.unwrap(
+      Effect.map(
+        Effect.promise(() => import("./observability/Otlp.ts")),
+        (Otlp) => Otlp.layer({ serviceName: "fluvio-postgres-sink", serviceVersion: version() })
+      )
+    )
+  : Layer.empty
+
 /** A person in front of a terminal sees how far catching up has come. */
 const run = Effect.suspend(() => {
   if (!process.stderr.isTTY || process.env["TERM"] === "dumb") return Connector.run(() => Effect.void)
@@ -42,7 +52,13 @@ export const main = () =>
     live: Live.layer,
     run: run.pipe(
       Effect.provide(Layer.provideMerge(Live.layer, Failpoint.layer(process.env))),
-      Effect.provideService(Telemetry.ThisProcess, { version: version(), host: hostname(), pid: process.pid })
+      Effect.provideService(Telemetry.ThisProcess, {
+        version: version(),
+        host: hostname(),
+        pid: process.pid,
+        memory: process.memoryUsage.rss
+      }),
+      Effect.provide(layerOtlp)
     ),
     // Its parts are for development: they are loaded when asked for.
     demo: (options) =>

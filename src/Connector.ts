@@ -24,6 +24,7 @@ import * as Group from "./stream/Group.ts"
 import { OffsetStore, type OffsetStoreError, type Position, type Stored } from "./stream/OffsetStore.ts"
 import * as Sink from "./Sink.ts"
 import type { Applied } from "./Applied.ts"
+import { Metrics } from "./Metrics.ts"
 import { Pace } from "./Pace.ts"
 import * as Reporting from "./Reporting.ts"
 import * as Telemetry from "./Telemetry.ts"
@@ -470,7 +471,7 @@ const paced = (
           if (!isStreamed) yield* idle.close
           next = yield* Effect.forkIn(form, scope)
           // A group in hand is finished before a shutdown; only a streamed transaction may be given up in the middle.
-          const applying = Effect.ensuring(applier.apply(group, plan, more), idle.open)
+          const applying = Effect.ensuring(traced(group, applier.apply(group, plan, more)), idle.open)
           const applied = yield* isStreamed
             ? Effect.tapError(applying, (error) =>
                 error instanceof RestMissing ? Effect.raceFirst(untilMore(error), lost) : Effect.void
@@ -507,6 +508,24 @@ const pausing = Effect.fnUntraced(function* (telemetry: Telemetry.Telemetry) {
     askedAt = yield* now
   })
 })
+
+/** One span per group, around those of its statements. */
+const traced = <E, R>(group: Group.Group, apply: Effect.Effect<Applied | Sink.BrokenOff, E, R>) =>
+  apply.pipe(
+    Effect.tap((applied) =>
+      applied instanceof Sink.BrokenOff
+        ? Effect.void
+        : Effect.annotateCurrentSpan({
+            offset: applied.position.offset,
+            transactions: applied.transactions,
+            changes: applied.changes,
+            "plan.ms": applied.millis.plan,
+            "execute.ms": applied.millis.execute,
+            "commit.ms": applied.millis.commit
+          })
+    ),
+    Effect.withSpan("group", { attributes: { "first.offset": group[0].first } })
+  )
 
 const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 
@@ -549,12 +568,15 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
     const config = yield* ConnectorConfig
     const telemetry = (yield* Telemetry.Listening) ?? (yield* Telemetry.make)
     telemetry.is(yield* Telemetry.ThisProcess, config)
+    const metrics = new Metrics(yield* Effect.context<never>(), config)
     const stopped = Effect.fnUntraced(function* (exit: Exit.Exit<void, ConnectorError>) {
       const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
-      telemetry.stopped(error, yield* Telemetry.now)
+      const at = yield* Telemetry.now
+      telemetry.stopped(error, at)
+      metrics.update(telemetry.snapshot(at))
       yield* Reporting.tellEnd(telemetry, error, (retry.times ?? 0) + 1)
     })
-    const reporting = yield* Effect.forkChild(Reporting.run(telemetry))
+    const reporting = yield* Effect.forkChild(Reporting.run(telemetry, metrics))
     const giveUp = Effect.sleep(shutdownTimeout).pipe(
       Effect.andThen(
         Effect.logWarning(
@@ -564,7 +586,12 @@ export const run = <R>(onApplied: (applied: Applied) => Effect.Effect<void, neve
       Effect.andThen(Effect.repeat(disconnect, Schedule.spaced("1 second")))
     )
     const running = yield* paced(pace, new Set(), telemetry).pipe(
-      Stream.tap((applied) => Effect.map(Telemetry.now, (at) => telemetry.applied(applied, at))),
+      Stream.tap((applied) =>
+        Effect.map(Telemetry.now, (at) => {
+          telemetry.applied(applied, at)
+          metrics.applied(applied, at)
+        })
+      ),
       Stream.tap(onApplied),
       Stream.retry(backOff),
       Stream.runDrain,

@@ -3,6 +3,7 @@
  * left to the pipeline, which meets it too; nothing waits for a report.
  */
 import { Clock, Duration, Effect, Option, Schedule, Stream } from "effect"
+import type { Metrics } from "./Metrics.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import { OffsetStore } from "./stream/OffsetStore.ts"
 import { outcomeOf } from "./stream/Outcome.ts"
@@ -42,7 +43,7 @@ const lookBack = Effect.fnUntraced(function* (telemetry: Telemetry) {
 const tellTarget = Effect.fnUntraced(function* (telemetry: Telemetry) {
   const { report } = yield* OffsetStore
   const instance = telemetry.snapshot(yield* Clock.currentTimeMillis)
-  yield* report(instance.id, instance.state, instance)
+  telemetry.held(yield* report(instance.id, instance.state, instance))
 })
 
 /** The last line of the log, and the last word to the target; nobody waits for that for long. */
@@ -71,7 +72,7 @@ export const tellEnd = Effect.fnUntraced(function* (
 })
 
 /** Never fails and never ends. */
-export const run = Effect.fnUntraced(function* (telemetry: Telemetry) {
+export const run = Effect.fnUntraced(function* (telemetry: Telemetry, metrics: Metrics) {
   const { partition, topic } = yield* FluvioConsumer
   const place = `${topic}-${partition}`
   let seconds = 0
@@ -116,6 +117,7 @@ export const run = Effect.fnUntraced(function* (telemetry: Telemetry) {
   const second = Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     telemetry.tick(now)
+    metrics.update(telemetry.snapshot(now))
     yield* logState(now)
     if (seconds % logEvery === 0 && seconds > 0) yield* logProgress(now)
     if (seconds % lookBackEvery === 0) yield* within(lookBack(telemetry))

@@ -13,7 +13,11 @@ export interface Process {
   readonly version: string
   readonly host: string
   readonly pid: number
+  /** Resident memory, in bytes. */
+  readonly memory: () => number | undefined
 }
+
+const nobody: Process = { version: "", host: "", pid: 0, memory: () => undefined }
 
 /** Rates are over so many seconds. */
 const rateSeconds = 10
@@ -51,7 +55,7 @@ interface Told {
 
 export class Telemetry {
   readonly id = globalThis.crypto.randomUUID()
-  #process: Process = { version: "", host: "", pid: 0 }
+  #process: Process = nobody
   #place = { name: "", topic: "", partition: 0 }
   #state: State = "starting"
   #since: number
@@ -85,6 +89,8 @@ export class Telemetry {
     suppressedRows: 0,
     retries: 0
   }
+  readonly #retries = new Map<string, number>()
+  #held: number | undefined
   readonly #stages = { decode: 0, plan: 0, execute: 0, commit: 0 }
   /** The totals at each of the last seconds: what rates are made of. */
   #seconds: ReadonlyArray<{ readonly at: number; readonly totals: Totals }> = []
@@ -99,8 +105,9 @@ export class Telemetry {
   }
 
   is(process: Process, place: { readonly name: string; readonly topic: string; readonly partition: number }): void {
+    const { name, partition, topic } = place
     this.#process = process
-    this.#place = place
+    this.#place = { name, topic, partition }
   }
 
   #enter(state: State, now: number): void {
@@ -180,6 +187,7 @@ export class Telemetry {
   /** It will be tried again. */
   retrying(error: Told, attempt: number, now: number): void {
     this.#totals.retries += 1
+    this.#retries.set(error._tag, (this.#retries.get(error._tag) ?? 0) + 1)
     this.#note(error, attempt, now)
     this.#enter("retrying", now)
   }
@@ -188,6 +196,11 @@ export class Telemetry {
   stopped(error: Told | undefined, now: number): void {
     if (error !== undefined) this.#note(error, 0, now)
     this.#enter("stopped", now)
+  }
+
+  /** So many transactions are set aside and not resolved. */
+  held(count: number): void {
+    this.#held = count
   }
 
   /** Called about once a second. */
@@ -233,10 +246,13 @@ export class Telemetry {
     const next = position === undefined ? 0 : position.offset + 1
     const behind = bounds === undefined ? undefined : Math.max(0, bounds.end - next)
     const age = this.#appendedAt === undefined ? undefined : Math.max(0, (now - this.#appendedAt) / 1000)
+    const { host, memory, pid, version } = this.#process
     return {
       id: this.id,
       ...this.#place,
-      ...this.#process,
+      version,
+      host,
+      pid,
       state: this.#state,
       since: iso(this.#since),
       startedAt: iso(this.#startedAt),
@@ -279,6 +295,9 @@ export class Telemetry {
       tables: [...this.#tables]
         .map(([table, { at, counts }]) => ({ table, ...counts, lastChange: iso(at) }))
         .sort((a, b) => (a.table < b.table ? -1 : 1)),
+      retries: [...this.#retries].map(([error, count]) => ({ error, count })),
+      quarantineHeld: this.#held ?? null,
+      memoryBytes: memory() ?? null,
       pause: this.#pause === undefined ? null : { reason: this.#pause.reason, by: this.#pause.by, at: this.#pause.at },
       troubles: this.#troubles
     }
@@ -290,7 +309,7 @@ export const now = Clock.currentTimeMillis
 
 /** Who runs this process; a program that embeds the connector may say it. */
 export const ThisProcess = Context.Reference<Process>("fluvio-postgres-sink/Process", {
-  defaultValue: () => ({ version: "", host: "", pid: 0 })
+  defaultValue: () => nobody
 })
 
 /** Where a program listens: its own {@link Telemetry}, given to the connector that it runs. */

@@ -13,6 +13,11 @@ export interface Operator {
   readonly append: (messages: ReadonlyArray<events.MessageFixture>) => Effect.Effect<void>
   /** Starts `run`, with more flags if there are any. */
   readonly run: (...flags: ReadonlyArray<string>) => Effect.Effect<Running, never, Scope.Scope>
+  /** The same with more variables in its environment. */
+  readonly runWith: (
+    more: { readonly [name: string]: string },
+    ...flags: ReadonlyArray<string>
+  ) => Effect.Effect<Running, never, Scope.Scope>
   /** Types a command, and waits for its end. */
   readonly command: (...words: ReadonlyArray<string>) => Effect.Effect<Ended>
   /** The same with `--json`, and what it printed. It dies when the command failed. */
@@ -44,6 +49,7 @@ export const make = Effect.fnUntraced(function* (
           messages.map((message) => ({ value: new TextEncoder().encode(events.eventJson(message)) }))
         )
         .pipe(Effect.orDie),
+    runWith: (more, ...flags) => start([executable, "run", ...flags], { ...variables, ...more }),
     run: (...flags) => start([executable, "run", ...flags], variables),
     command,
     json: (...words) =>

@@ -487,6 +487,11 @@ const make = Effect.gen(function* () {
         DELETE FROM fluvio.instance
         WHERE topic = ${topic} AND partition = ${partition}::int4 AND seen_at < clock_timestamp() - '1 day'::interval
       `
+      const [row] = yield* sql<{ readonly held: number }>`
+        SELECT count(*)::int4 AS held FROM fluvio.quarantine
+        WHERE topic = ${topic} AND partition = ${partition}::int4 AND status = 'held'
+      `
+      return row?.held ?? 0
     }).pipe(
       (body) => Effect.andThen(pinned, body),
       sql.withTransaction,

@@ -106,6 +106,12 @@ export const Instance = Schema.Struct({
   /** Seconds since the start of the process that were spent in each stage; decoding and planning overlap the others. */
   stages: Schema.Struct({ decode: Schema.Finite, plan: Schema.Finite, execute: Schema.Finite, commit: Schema.Finite }),
   tables: Schema.Array(TableStatus),
+  /** Attempts that failed and were followed by another one, by error. */
+  retries: Schema.Array(Schema.Struct({ error: Schema.String, count: Count })),
+  /** Transactions that are set aside and not resolved, of this topic; `null` before the target was asked. */
+  quarantineHeld: Schema.NullOr(Count),
+  /** Resident memory of the process. */
+  memoryBytes: Schema.NullOr(Count),
   pause: Schema.NullOr(Schema.Struct({ reason: Schema.String, by: Schema.String, at: Time })),
   /** The last error, and those before it, the latest first. */
   troubles: Schema.Array(Trouble)

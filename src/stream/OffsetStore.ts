@@ -168,8 +168,11 @@ export class OffsetStore extends Context.Service<
     ): Effect.Effect<void, PositionConflict | OffsetStoreError>
     /** Whether an operator has asked that nothing be applied for now. */
     readonly pause: Effect.Effect<Pause | undefined, OffsetStoreError>
-    /** Keeps what an instance says of itself, one row each; those that have been silent for a day are forgotten. */
-    report(id: string, state: string, status: object): Effect.Effect<void, OffsetStoreError>
+    /**
+     * Keeps what an instance says of itself, one row each; those that have been silent for a day are forgotten. Gives how
+     * many transactions are set aside and not resolved.
+     */
+    report(id: string, state: string, status: object): Effect.Effect<number, OffsetStoreError>
     /** The statement by which an operator has reading go on at `next`. */
     setStatement(next: Offset): string
   }
