@@ -25,3 +25,20 @@ export const anchors = (page: string): ReadonlyArray<string> =>
       .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
       .replaceAll(" ", "-")
   )
+
+export interface Block {
+  readonly language: string
+  readonly text: string
+  /** Why it is not run: what stands before it as `<!-- not run: … -->`. */
+  readonly notRun: string | undefined
+}
+
+/** The fenced blocks of a page, in their order. */
+export const blocks = (page: string): ReadonlyArray<Block> =>
+  [...page.matchAll(/(?:^<!-- not run: ([^\n]*) -->\n+)?^```(\w*)\n(.*?)^```$/gms)].map(
+    ([, notRun, language, text]) => ({
+      language,
+      text,
+      notRun
+    })
+  )
