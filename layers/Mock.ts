@@ -186,6 +186,13 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
           }
           yield* sql.afterCommit(Ref.set(ref, stored))
         }),
+        forget: Effect.fnUntraced(function* (previous) {
+          const { position } = yield* Ref.get(ref)
+          if (!isSame(Option.some(previous), position)) {
+            return yield* new PositionConflict({ topic, partition, expected: Option.some(previous.offset) })
+          }
+          yield* sql.afterCommit(Ref.set(ref, nothingStored))
+        }),
         setStatement: (next) => `set the position of ${topic}-${partition} before ${next}`
       })
     })

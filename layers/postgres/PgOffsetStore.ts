@@ -607,6 +607,31 @@ const make = Effect.gen(function* () {
     Effect.mapError(failed("saving the position"))
   )
 
+  const conflict = (expected: Option.Option<Position>) =>
+    new PositionConflict({ topic, partition, expected: Option.map(expected, ({ offset }) => offset) })
+
+  const forget = Effect.fn("OffsetStore.forget")(
+    function* (previous: Position) {
+      const forgotten = yield* sql`
+        DELETE FROM fluvio.offset
+        WHERE current_offset = ${String(previous.offset)}::int8
+          AND id = (
+            SELECT id FROM fluvio.offset
+            WHERE (topic = ${topic} AND partition = ${partition}::int4) OR (topic IS NULL AND ${partition}::int4 = 0)
+            ORDER BY topic NULLS LAST, id
+            LIMIT 1
+          )
+        RETURNING id
+      `
+      for (const known of ["relation", "type"]) {
+        yield* sql`DELETE FROM fluvio.${sql(known)} WHERE topic = ${topic} AND partition = ${partition}::int4`
+      }
+      return forgotten.length === 1
+    },
+    SqlFailure.typed,
+    Effect.mapError(failed("forgetting the position"))
+  )
+
   return OffsetStore.of({
     load,
     inspect,
@@ -620,11 +645,11 @@ const make = Effect.gen(function* () {
           `checksum = NULL, commit_lsn = NULL, commit_time = NULL, latest_time = NULL, updated_at = now()`,
     save: (previous, next, changed) =>
       Effect.flatMap(save(previous, next, changed), (isSaved) =>
-        isSaved
-          ? Effect.void
-          : Effect.fail(
-              new PositionConflict({ topic, partition, expected: Option.map(previous, ({ offset }) => offset) })
-            )
+        isSaved ? Effect.void : Effect.fail(conflict(previous))
+      ),
+    forget: (previous) =>
+      Effect.flatMap(forget(previous), (isForgotten) =>
+        isForgotten ? Effect.void : Effect.fail(conflict(Option.some(previous)))
       )
   })
 })

@@ -265,6 +265,11 @@ export class Assembler {
     return { relations: [...this.learnedRelations.values()], types: [...this.learnedTypes.values()] }
   }
 
+  /** The transaction completed last, and the latest time of all up to it. */
+  get last(): Pick<Position, "commitLsn" | "commitTime" | "latestTime"> {
+    return { commitLsn: this.commitLsn, commitTime: this.commitTime, latestTime: this.latestTime }
+  }
+
   /** Where reading is after a take-over, as far as the records up to it tell. */
   get place(): "inside" | "outside" | "unknown" {
     return this.isOriented ? (this.open === undefined ? "outside" : "inside") : "unknown"

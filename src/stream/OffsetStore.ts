@@ -166,6 +166,11 @@ export class OffsetStore extends Context.Service<
       next: Position,
       changed: Described
     ): Effect.Effect<void, PositionConflict | OffsetStoreError>
+    /**
+     * Deletes the position, and what was described with it. Fails with {@link PositionConflict} when the stored position is
+     * not `previous`.
+     */
+    forget(previous: Position): Effect.Effect<void, PositionConflict | OffsetStoreError>
     /** Whether an operator has asked that nothing be applied for now. */
     readonly pause: Effect.Effect<Pause | undefined, OffsetStoreError>
     /**

@@ -132,6 +132,7 @@ const table = {
   PackageMissing: "settings",
   // The operator's commands
   NotReady: "answer",
+  PositionRefused: "position",
   // The parts for development
   BrokerError: "settings",
   DatabaseError: "defect",

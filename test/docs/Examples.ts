@@ -10,6 +10,7 @@ import { ConnectorConfigError } from "../../src/ConfigSource.ts"
 import { TooFewConnections } from "../../src/Connections.ts"
 import { PlaceInsideTransaction, PlaceNotProved, RestMissing, RetentionGap } from "../../src/Connector.ts"
 import { NotReady } from "../../src/operate/Operation.ts"
+import { PositionRefused } from "../../src/operate/Position.ts"
 import { QuarantineLimit } from "../../src/Quarantine.ts"
 import * as Decision from "../../src/schema/Decision.ts"
 import { RowSecurityActive, TableMissing } from "../../src/schema/Router.ts"
@@ -175,6 +176,12 @@ export const examples: {
   NotReady: new NotReady({
     message: "the place in the topic is not proved",
     remedy: "point the connector at the topic it was reading"
+  }),
+  PositionRefused: new PositionRefused({
+    message: "offset 4711 of orders-0 lies inside a transaction, which is applied whole or not at all",
+    remedy:
+      "run `fluvio-postgres-sink position set --offset 4705 --allow-repeat --reason … --yes` for the place before it, or " +
+      "`fluvio-postgres-sink position set --offset 4720 --allow-loss --reason … --yes` for the one behind it"
   }),
   BrokerError: new BrokerError({ operation: "start", reason: "EADDRINUSE" }),
   DatabaseError: new DatabaseError({ sqlState: "42P01", reason: 'relation "order" does not exist' }),
