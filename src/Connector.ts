@@ -463,9 +463,19 @@ const paced = (
         return piece
       })
 
+      /** A topic that is quiet notices a pause too. */
+      const nextUnlessPaused = Effect.gen(function* () {
+        const comes = Effect.raceFirst(
+          Effect.as(Fiber.await(next), true),
+          Effect.as(Effect.sleep(pauseInterval), false)
+        )
+        while (!(yield* comes)) yield* unlessPaused
+        return yield* Effect.tap(Fiber.join(next), unlessPaused)
+      })
+
       const applyNext: Effect.Effect<Applied, ConnectorError, SqlClient.SqlClient | OffsetStore> = Effect.gen(
         function* () {
-          const { group, plan } = yield* Effect.raceFirst(Effect.tap(Fiber.join(next), unlessPaused), lost)
+          const { group, plan } = yield* Effect.raceFirst(nextUnlessPaused, lost)
           const isStreamed = group[0].end === undefined
           // A streamed transaction waits for its next part, which therefore must not wait for it.
           if (!isStreamed) yield* idle.close

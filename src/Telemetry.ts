@@ -68,8 +68,8 @@ export class Telemetry {
   #heard = 0
   /** When the log's first record was appended. */
   #firstAppendedAt: number | undefined
-  /** Where the log ended when reading began: up to there it is catching up. */
-  #target = 0
+  /** Where the log ended when reading began: up to there it is catching up. Before, nothing is known of a lag. */
+  #target: number | undefined
   #pause: Pause | undefined
   readonly #tables = new Map<string, { counts: TableChanges; at: number }>()
   #troubles: ReadonlyArray<Trouble> = []
@@ -129,7 +129,7 @@ export class Telemetry {
     this.#follow(now)
   }
 
-  bounds({ end, start }: Bounds, now: number): void {
+  bounds({ end, start }: { readonly start: number; readonly end: number }, now: number): void {
     this.#bounds = { start, end: Math.max(end, this.#heard), at: now }
   }
 
@@ -211,7 +211,7 @@ export class Telemetry {
 
   #follow(now: number): void {
     const offset = this.#position?.offset ?? -1
-    this.#enter(offset >= this.#target - 1 ? "following" : "catching up", now)
+    this.#enter(offset >= (this.#target ?? 0) - 1 ? "following" : "catching up", now)
   }
 
   /** The same error again is the same trouble, which has gone on. */
@@ -244,7 +244,7 @@ export class Telemetry {
     const totals = { ...this.#totals }
     const rate = this.#rate(now)
     const next = position === undefined ? 0 : position.offset + 1
-    const behind = bounds === undefined ? undefined : Math.max(0, bounds.end - next)
+    const behind = bounds === undefined || this.#target === undefined ? undefined : Math.max(0, bounds.end - next)
     const age = this.#appendedAt === undefined ? undefined : Math.max(0, (now - this.#appendedAt) / 1000)
     const { host, memory, pid, version } = this.#process
     return {
