@@ -6,6 +6,7 @@ import { hostname } from "node:os"
 import { findPackageJSON } from "node:module"
 import * as Cli from "../src/Cli.ts"
 import * as Connector from "../src/Connector.ts"
+import { ConnectorConfig } from "../src/ConnectorConfig.ts"
 import * as Telemetry from "../src/Telemetry.ts"
 import * as Progress from "../src/Progress.ts"
 import * as ConfigFile from "./ConfigFile.ts"
@@ -31,7 +32,7 @@ const layerOtlp = Object.entries(process.env).some(([name, value]) => name.start
   : Layer.empty
 
 /** A person in front of a terminal sees how far catching up has come. */
-const run = Effect.suspend(() => {
+const apply = Effect.suspend(() => {
   if (!process.stderr.isTTY || process.env["TERM"] === "dumb") return Connector.run(() => Effect.void)
   const line = StatusLine.make(process.stderr)
   return Effect.flatMap(Console.Console, (console) =>
@@ -41,6 +42,15 @@ const run = Effect.suspend(() => {
     )
   )
 })
+
+/** Whoever asks over HTTP is answered from before the first connection until after the last word. */
+const run = Effect.gen(function* () {
+  const telemetry = yield* Telemetry.make
+  const { listen } = (yield* ConnectorConfig).http
+  // Loaded only where somebody asks for it, as the collector's part.
+  if (listen !== undefined) yield* (yield* Effect.promise(() => import("./Listener.ts"))).serve(telemetry, listen)
+  yield* Effect.provideService(apply, Telemetry.Listening, telemetry)
+}).pipe(Effect.scoped)
 
 export const main = () =>
   Cli.run({

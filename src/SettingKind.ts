@@ -1,7 +1,7 @@
 /** The kinds of values that settings have: how each is read, and what one looks like. */
 import { ByteSize, Duration, Effect, Option, type Redacted, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { Offset } from "./stream/FluvioConsumer.ts"
-import { expectedUrl, isConnectionString, type Problem, problemOf } from "./TargetUrl.ts"
+import { expectedUrl, isConnectionString, type Problem, problemOf, withoutPasswords } from "./TargetUrl.ts"
 import { ownSchema } from "./target/Mapping.ts"
 
 /** A part of a JSON Schema. */
@@ -18,8 +18,8 @@ export interface Kind<A> {
   readonly isList?: boolean
   /** The values that there are, where they are few. */
   readonly choices?: ReadonlyArray<string>
-  /** A URL with a password in it. */
-  readonly isSecret?: boolean
+  /** What may be shown of a value that holds a secret; all of it where this is left out. */
+  readonly shown?: (text: string) => string
   /** What is wrong with a text, where more can be said than what is expected. It quotes nothing of the text. */
   readonly explain?: (text: string) => Problem | undefined
 }
@@ -73,6 +73,35 @@ export const topicName: Kind<string> = plainText("the name of a topic", /^[\w.-]
 
 /** `host`, `host:port` or `[ipv6]:port`. */
 export const address: Kind<string> = plainText("host:port", /^(?:\[[0-9a-fA-F:.]+\]|[^\s:/?#@=[\]]+)(?::\d{1,5})?$/)
+
+/** Where a server listens. */
+export interface ListenAddress {
+  /** `undefined` for every address of this machine. */
+  readonly host: string | undefined
+  readonly port: number
+}
+
+const listening = /^(?:(\[[0-9a-fA-F:.]+\]|[^\s:/?#@=[\]]*):)?(\d{1,5})$/
+
+/** A port alone is for this machine; with a colon before it, for every address of the machine. */
+const readListening = (value: string): ListenAddress | undefined => {
+  const [, host, port] = listening.exec(value) ?? []
+  if (port === undefined || Number(port) > 65_535) return undefined
+  return {
+    host: host === undefined ? "127.0.0.1" : host === "" ? undefined : host.replace(/^\[(.*)\]$/, "$1"),
+    port: Number(port)
+  }
+}
+
+export const listenAddress: Kind<ListenAddress> = {
+  codec: parsed(
+    Schema.Struct({ host: Schema.UndefinedOr(Schema.String), port: Schema.Natural }),
+    readListening,
+    ({ host, port }) => `${host === undefined ? "" : host.includes(":") ? `[${host}]` : host}:${port}`
+  ),
+  expects: "a port, :port or host:port",
+  json: plain({ type: ["integer", "string"], minimum: 0, maximum: 65_535, pattern: listening.source })
+}
 
 const readNatural = (value: string) => (/^\d+$/.test(value) ? Number(value) : undefined)
 
@@ -285,6 +314,6 @@ export const databaseUrl: Kind<Redacted.Redacted<string>> = {
   codec: Schema.RedactedFromValue(Schema.String.check(Schema.makeFilter((value) => problemOf(value) === undefined))),
   expects: expectedUrl,
   json: plain({ type: "string", pattern: "^postgres(ql)?://" }),
-  isSecret: true,
+  shown: withoutPasswords,
   explain: problemOf
 }

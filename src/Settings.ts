@@ -11,6 +11,8 @@ import {
   databaseUrl,
   type JsonSchema,
   type Kind,
+  listenAddress,
+  type ListenAddress,
   names,
   natural,
   offset,
@@ -51,7 +53,7 @@ interface Setting<out A> {
   readonly json: JsonSchema
   readonly choices: ReadonlyArray<string> | undefined
   readonly isList: boolean
-  readonly isSecret: boolean
+  readonly shown: Kind<A>["shown"]
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
   readonly explain: Kind<A>["explain"]
@@ -91,7 +93,7 @@ const make = <A>(
   json: kind.json,
   choices: kind.choices,
   isList: kind.isList ?? false,
-  isSecret: kind.isSecret ?? false,
+  shown: kind.shown,
   entries: kind.entries,
   explain: kind.explain
 })
@@ -271,6 +273,12 @@ export const settings = {
     times: optional(natural(0), "So many retries without progress stop the connector; without it, none do")
   },
   shutdownTimeout: setting(time, "20 s", "How long a shutdown waits for the group in hand, before that is rolled back"),
+  http: {
+    listen: optional(listenAddress, "Where health, status and metrics are served over HTTP; without it, nowhere", {
+      flag: "http-listen"
+    }),
+    readyLag: optional(natural(0), "With more records of lag the connector is not ready; without it, any lag is")
+  },
   acceptEpoch: optional(offset, "The source was rewound: accept its new history from this offset on", {
     flag: "accept-epoch"
   })
@@ -290,9 +298,11 @@ type Given<A> = A extends Duration.Duration
   ? Duration.Duration | string
   : A extends Redacted.Redacted<infer B>
     ? Redacted.Redacted<B> | B
-    : A extends number
+    : A extends ListenAddress
       ? number | string
-      : A
+      : A extends number
+        ? number | string
+        : A
 
 type Tree<T> = {
   readonly [K in keyof T]?:
@@ -320,8 +330,8 @@ export interface SettingInfo {
   /** The values that there are, where they are few. */
   readonly choices: ReadonlyArray<string> | undefined
   readonly isList: boolean
-  /** A URL with a password in it. */
-  readonly isSecret: boolean
+  /** What may be shown of a value that holds a secret. */
+  readonly shown: Kind<unknown>["shown"]
   /** Which keys a map takes below its own, `*` being free; `undefined` for a value without keys. */
   readonly entries: ReadonlyArray<ReadonlyArray<string>> | undefined
   readonly explain: Kind<unknown>["explain"]
@@ -334,7 +344,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
   Object.entries(section).flatMap(([name, node]) => {
     const path = [...parent, Text.kebabCase(name)]
     if (!isSetting(node)) return rows(node, path)
-    const { flag, description, expects, explain, isList, isRequired, isSecret, shorthand, entries } = node
+    const { flag, description, expects, explain, isList, isRequired, shown, shorthand, entries } = node
     const { choices, json } = node
     const environment = node.isFileOnly ? undefined : (node.environment ?? environmentName(path))
     return {
@@ -350,7 +360,7 @@ const rows = (section: Section, parent: ReadonlyArray<string>): ReadonlyArray<Se
       json,
       choices,
       isList,
-      isSecret,
+      shown,
       entries,
       explain
     }

@@ -26,7 +26,9 @@ export interface Operator {
 
 /** Everything goes with the scope. */
 export const make = Effect.fnUntraced(function* (
-  topic = "pets"
+  topic = "pets",
+  /** More of the environment of every process. */
+  more: { readonly [name: string]: string } = {}
 ): Effect.fn.Return<Operator, never, Scope.Scope | TestPostgres> {
   const broker = yield* Broker.make().pipe(Effect.orDie)
   const database = yield* TestPostgres.database.pipe(Effect.orDie)
@@ -35,7 +37,8 @@ export const make = Effect.fnUntraced(function* (
   const variables = {
     FLUVIO_PG_DATABASE_URL: Redacted.value(database.url),
     FLUVIO_PG_TOPIC: topic,
-    FLUVIO_PG_CONSUMER_ENDPOINT: broker.endpoint
+    FLUVIO_PG_CONSUMER_ENDPOINT: broker.endpoint,
+    ...more
   }
   const command = (...words: ReadonlyArray<string>) => Effect.scoped(invoke(words, variables))
   return {

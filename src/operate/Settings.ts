@@ -3,7 +3,6 @@ import { Console, Effect, Predicate, Redacted } from "effect"
 import { Command } from "effect/cli"
 import { type Origin, origins, parse } from "../ConnectorConfig.ts"
 import type * as SettingFlags from "../SettingFlags.ts"
-import { withoutPasswords } from "../TargetUrl.ts"
 import * as Operation from "./Operation.ts"
 
 /** The value without its secrets: the passwords of a URL, and whatever a file has taken from a secret. */
@@ -11,7 +10,7 @@ const shown = ({ secrets, setting, value }: Origin): unknown => {
   const withoutSecrets = (text: string) =>
     secrets.map(Redacted.value).reduce((rest, secret) => (secret === "" ? rest : rest.replaceAll(secret, "…")), text)
   const walk = (value: unknown): unknown => {
-    if (Predicate.isString(value)) return withoutSecrets(setting.isSecret ? withoutPasswords(value) : value)
+    if (Predicate.isString(value)) return withoutSecrets(setting.shown?.(value) ?? value)
     if (Array.isArray(value)) return value.map(walk)
     if (!Predicate.isObject(value)) return value
     return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, walk(inner)]))

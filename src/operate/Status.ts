@@ -29,6 +29,8 @@ export interface Quarantined {
 export interface Status {
   readonly topic: string
   readonly partition: number
+  /** Why the target cannot be asked; what follows is then as it was known last. `null` where it was asked just now. */
+  readonly targetError: string | null
   /** The stored position: what the target holds, whoever applied it. */
   readonly position: {
     readonly offset: number
@@ -112,7 +114,7 @@ export const gather = Effect.fn("Status.gather")(function* () {
   const { inspect, pause } = yield* OffsetStore
   const stored = yield* inspect
   const log = yield* bounds.pipe(
-    Effect.timeout("5 seconds"),
+    Effect.timeout("3 seconds"),
     Effect.map(({ end, start }) => ({ start, end })),
     Effect.orElseSucceed(() => null)
   )
@@ -134,6 +136,7 @@ export const gather = Effect.fn("Status.gather")(function* () {
   return {
     topic,
     partition,
+    targetError: null,
     position:
       position === null
         ? null
