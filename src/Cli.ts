@@ -6,6 +6,7 @@ import { Cause, Console, Context, Effect, Exit, Layer, Logger, Option, Predicate
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import * as Check from "./operate/Check.ts"
+import * as Plan from "./operate/Plan.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
@@ -96,6 +97,7 @@ const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, Fi
   Pause.resume(parts),
   Position.command(parts),
   Check.command(parts),
+  Plan.command(parts),
   Settings.config(parts),
   Settings.schema(parts)
 ]

@@ -108,7 +108,7 @@ export type ConnectorError =
   | Standby.LockLost
   | Standby.SessionsPooled
 
-const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
+export const push = (assembler: Assembler, records: Records): Effect.Effect<ReadonlyArray<Piece>, TransactionError> =>
   Effect.try({ try: () => assembler.push(records), catch: (error) => error as TransactionError })
 
 /** How often, and how many times, a log that seems to end before the position is looked at again. */
@@ -157,7 +157,7 @@ const provedRecords = (position: Position): Stream.Stream<Records, ConnectorErro
   )
 
 /** Where reading starts, once it is clear that nothing between the position and the log was lost. */
-const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Stored) {
+export const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Stored) {
   const consumer = yield* FluvioConsumer
   const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
@@ -262,6 +262,30 @@ const takeOver = Effect.fn("Connector.takeOver")(function* (
   }
 })
 
+/** What makes transactions of the records from the start on, as of what is stored and of what the log before it tells. */
+export const assembling = Effect.fnUntraced(function* (
+  stored: Stored,
+  { bounds, needed }: { readonly bounds: Bounds; readonly needed: Offset }
+) {
+  const config = yield* ConnectorConfig
+  const { savedBy } = stored
+  const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
+  // A log's first record that cannot be read may have been a Begin: that shows further on.
+  const isFirst = Option.isNone(stored.position) && config.onError.decode === "quarantine"
+  const assembler = new Assembler({
+    position: stored.position,
+    described: stored.described,
+    appliedThrough: through,
+    maxBytes: config.group.bytes,
+    floatNull: config.floatNull,
+    onUnreadable: config.onError.decode,
+    acceptEpoch: config.acceptEpoch,
+    hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
+  })
+  if (through !== undefined && savedBy !== "connector") yield* takeOver(assembler, savedBy, bounds, through)
+  return assembler
+})
+
 /**
  * Decodes and assembles in a fiber of its own, so that PostgreSQL and this process work at the same time. It waits when
  * pieces of `maxBytes` have not been taken yet.
@@ -353,23 +377,10 @@ const paced = (
           : Effect.never
       const store = yield* OffsetStore
       const stored = yield* store.load
-      const { bounds, needed, records } = yield* start(stored)
+      const begun = yield* start(stored)
+      const { bounds, needed, records } = begun
       telemetry.started(Option.getOrUndefined(stored.position), bounds, yield* Telemetry.now)
-      const { savedBy } = stored
-      const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
-      // A log's first record that cannot be read may have been a Begin: that shows further on.
-      const isFirst = Option.isNone(stored.position) && config.onError.decode === "quarantine"
-      const assembler = new Assembler({
-        position: stored.position,
-        described: stored.described,
-        appliedThrough: through,
-        maxBytes: config.group.bytes,
-        floatNull: config.floatNull,
-        onUnreadable: config.onError.decode,
-        acceptEpoch: config.acceptEpoch,
-        hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
-      })
-      if (through !== undefined && savedBy !== "connector") yield* takeOver(assembler, savedBy, bounds, through)
+      const assembler = yield* assembling(stored, begun)
       const sink = yield* Sink.make(stored, assembler.learned)
       if (!sink.isReplica) {
         yield* Effect.logWarning(

@@ -91,7 +91,7 @@ const placeOf = ({ offset, route }: Statement | NoStatement, commitLsn: Lsn | un
 })
 
 /** A statement, and the change that it is alone for; without one it is judged as a set. */
-interface PlannedStatement {
+export interface PlannedStatement {
   readonly change: RowChange | undefined
   readonly statement: Planned
 }
@@ -104,6 +104,13 @@ export interface Plan {
   readonly counted: ChangeCount
   readonly millis: number
 }
+
+/** What applying would come to, in the order in which it would be done. */
+export type Previewed =
+  | { readonly type: "schema"; readonly statements: ReadonlyArray<string> }
+  | (PlannedStatement & { readonly type: "rows" })
+  /** Statements that cannot be known before a schema change is made, or a decision taken. */
+  | { readonly type: "unknown"; readonly table: string; readonly changes: number }
 
 export type Run<A, E, R = never> = Effect.Effect<A, E, R | SqlClient.SqlClient | OffsetStore>
 
@@ -131,6 +138,12 @@ export interface Sink {
     changes: ReadonlyArray<Change>,
     commitLsn: Lsn | undefined
   ) => Run<ReadonlyArray<string>, SinkError>
+  /**
+   * What a folded plan of a piece would run, and the schema changes before it. It runs none but those that create tables, or
+   * with `alters` all schema changes, because what follows is planned against them: so the ambient transaction must be
+   * rolled back. The next call goes on as if all had been applied, and this sink must not apply anything itself.
+   */
+  readonly preview: (piece: Piece, alters: boolean) => Run<ReadonlyArray<Previewed>, SinkError>
   /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
   readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
 }
@@ -734,6 +747,82 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     return [...new Set((yield* transaction(plans)).flat())]
   })
 
+  /** By their qualified names: tables that are not yet what a preview has them become. */
+  const unmade = new Set<string>()
+
+  const previewRelation = Effect.fnUntraced(function* (
+    change: RelationChange,
+    commitLsn: Lsn | undefined,
+    alters: boolean
+  ) {
+    router.forget()
+    const { tables } = router
+    const { relation } = change
+    const { statements } = yield* SchemaChange.plan(change, { config, mapping, owners, tables, types, commitLsn })
+    const name = mapping.table(relation)
+    const table = name && qualified(name.schema, name.name)
+    const target = name === undefined ? undefined : (yield* tables([name])).get(qualified(name.schema, name.name))
+    const makesKey = config.schemaChanges === "additive" || config.schemaChanges === "full"
+    const key =
+      target === undefined || statements.length > 0 || !makesKey
+        ? undefined
+        : IdentityKey.statementOf(route(relation, target, mapping.column(relation)))
+    owners = owners.with(relation)
+    for (const statement of statements) {
+      if (alters || statement.kind === "createSchema" || statement.kind === "createTable") {
+        yield* alter(statement, change, commitLsn)
+      } else if (table !== undefined) unmade.add(table)
+    }
+    if (statements.length > 0) router.forget()
+    return [...statements.map(({ text }) => text), ...(key === undefined ? [] : [key])]
+  })
+
+  /** The table whose next shape, or whose decision, the change waits for. */
+  const unmadeBy = (change: PlannedChange): string | undefined => {
+    for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
+      const name = mapping.table(relation)
+      if (name !== undefined && unmade.has(qualified(name.schema, name.name))) return qualified(name.schema, name.name)
+    }
+    return isShared(change) ? tableOf(change.relations[0]) : undefined
+  }
+
+  const preview: Sink["preview"] = Effect.fnUntraced(function* (piece, alters) {
+    const { changes, end, refusal } = piece
+    if (refusal !== undefined) return yield* refusal
+    enter(piece)
+    const commitLsn = end?.commitLsn
+    const previewed: Array<Previewed> = []
+    const unknown = new Map<string, number>()
+    let run: Array<PlannedChange> = []
+    const flush = Effect.gen(function* () {
+      const [first] = run
+      if (first === undefined) return
+      const relations = new Set(
+        run.flatMap((change) => (change.type === "truncate" ? change.relations : change.relation))
+      )
+      yield* router.prepare(relations, { offset: first.offset, commitLsn })
+      for (const statement of statementsOf(run, "folded", { plan: 0 })) {
+        if (statement.statement instanceof NoStatement) return yield* refuse(statement.statement, commitLsn)
+        previewed.push({ type: "rows", ...statement })
+      }
+      run = []
+    })
+    for (const change of changes) {
+      if (change.type === "type") types.set(change.id, change)
+      else if (change.type === "relation") {
+        yield* flush
+        const statements = yield* previewRelation(change, commitLsn, alters)
+        if (statements.length > 0) previewed.push({ type: "schema", statements })
+      } else {
+        const table = unmadeBy(change)
+        if (table === undefined) run.push(change)
+        else unknown.set(table, (unknown.get(table) ?? 0) + 1)
+      }
+    }
+    yield* flush
+    return [...previewed, ...[...unknown].map(([table, changes]) => ({ type: "unknown" as const, table, changes }))]
+  })
+
   const past: Sink["past"] = Effect.fnUntraced(function* (piece, end, hold) {
     const tally = new Tally()
     enter(piece)
@@ -767,6 +856,16 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
   const leftOut = owners.relations.filter((relation) => mapping.table(relation) === undefined).map(tableOf)
   if (leftOut.length > 0) yield* Effect.logInfo(`Left out, as the settings are: ${leftOut.toSorted().join(", ")}`)
 
-  const sink: Sink = { isReplica: session.isReplica, unmatched, plan, whole, parts, past, schemaChanges, stillOurs }
+  const sink: Sink = {
+    isReplica: session.isReplica,
+    unmatched,
+    plan,
+    whole,
+    parts,
+    past,
+    preview,
+    schemaChanges,
+    stillOurs
+  }
   return sink
 })
