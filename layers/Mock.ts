@@ -192,8 +192,7 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
             return yield* new PositionConflict({ topic, partition, expected: Option.some(previous.offset) })
           }
           yield* sql.afterCommit(Ref.set(ref, nothingStored))
-        }),
-        setStatement: (next) => `set the position of ${topic}-${partition} before ${next}`
+        })
       })
     })
   )

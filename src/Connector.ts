@@ -32,7 +32,7 @@ import * as Standby from "./Standby.ts"
 import { Assembler, boundaryOf, isReadable } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
 import { BeginMissing, type TransactionError } from "./stream/TransactionError.ts"
-import { isRetryable } from "./stream/Outcome.ts"
+import { isRetryable, positionSet } from "./stream/Outcome.ts"
 
 const place = { topic: Schema.String, partition: Schema.Natural }
 
@@ -40,13 +40,11 @@ const place = { topic: Schema.String, partition: Schema.Natural }
 export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionGap", {
   ...place,
   needed: Offset,
-  available: Offset,
-  /** Has reading go on at the first record that is left. */
-  statement: Schema.String
+  available: Offset
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `nothing was skipped, and nothing proves what the removed records held: copy the tables from the source again; then run this in the target, and start again: ${this.statement}; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
+    return `nothing was skipped, and nothing proves what the removed records held: copy the tables from the source again; then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and start again; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
   }
   override get message() {
     return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`
@@ -70,12 +68,13 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
 export class PlaceInsideTransaction extends Schema.TaggedError<PlaceInsideTransaction>()("PlaceInsideTransaction", {
   ...place,
   offset: Offset,
-  /** Has reading go on at the nearest place between two transactions that is known. */
-  statement: Schema.String
+  /** Where the nearest transaction begins that is known. */
+  next: Offset
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `a transaction is applied whole or not at all: run this in the target, and start again: ${this.statement}`
+    const allow = this.next > this.offset ? "--allow-loss" : "--allow-repeat"
+    return `a transaction is applied whole or not at all: run ${positionSet(`--offset ${this.next} ${allow}`)}, with the same settings, and start again`
   }
   override get message() {
     return `the position of ${this.topic}-${this.partition} was set to offset ${this.offset}, which lies inside a transaction`
@@ -159,11 +158,9 @@ const provedRecords = (position: Position): Stream.Stream<Records, ConnectorErro
 /** Where reading starts, once it is clear that nothing between the position and the log was lost. */
 export const start = Effect.fn("Connector.start")(function* ({ position, savedBy }: Stored) {
   const consumer = yield* FluvioConsumer
-  const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
   const needed = Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
-  const gap = (needed: Offset, available: Offset) =>
-    new RetentionGap({ topic, partition, needed, available, statement: setStatement(available) })
+  const gap = (needed: Offset, available: Offset) => new RetentionGap({ topic, partition, needed, available })
   // Right after a change of leaders the end may be behind for a moment.
   const bounds = yield* Effect.repeat(consumer.bounds, {
     until: ({ end }) => needed <= end,
@@ -232,7 +229,6 @@ const takeOver = Effect.fn("Connector.takeOver")(function* (
 ) {
   const consumer = yield* FluvioConsumer
   const { partition, topic } = consumer
-  const { setStatement } = yield* OffsetStore
   yield* savedBy === "original"
     ? Effect.logInfo(`Taking over from the original connector: learning the relations up to offset ${through}`)
     : Effect.logWarning(
@@ -247,8 +243,7 @@ const takeOver = Effect.fn("Connector.takeOver")(function* (
       })
     )
   }
-  const inside = (next: Offset) =>
-    new PlaceInsideTransaction({ topic, partition, offset: through, statement: setStatement(next) })
+  const inside = (next: Offset) => new PlaceInsideTransaction({ topic, partition, offset: through, next })
   if (assembler.place === "inside" && savedBy === "operator") return yield* inside(assembler.began!)
   if (assembler.place !== "unknown") return
   // Nothing before it tells: what comes behind it does.

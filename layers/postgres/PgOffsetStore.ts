@@ -637,12 +637,6 @@ const make = Effect.gen(function* () {
     inspect,
     pause,
     report,
-    setStatement: (next) =>
-      next === 0
-        ? `DELETE FROM fluvio.offset WHERE topic = '${topic}' AND partition = ${partition}`
-        : `INSERT INTO fluvio.offset (topic, partition, current_offset) VALUES ('${topic}', ${partition}, ${next - 1}) ` +
-          `ON CONFLICT (topic, partition) DO UPDATE SET current_offset = EXCLUDED.current_offset, saved_offset = NULL, ` +
-          `checksum = NULL, commit_lsn = NULL, commit_time = NULL, latest_time = NULL, updated_at = now()`,
     save: (previous, next, changed) =>
       Effect.flatMap(save(previous, next, changed), (isSaved) =>
         isSaved ? Effect.void : Effect.fail(conflict(previous))

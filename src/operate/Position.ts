@@ -25,7 +25,7 @@ import {
   type Position,
   type Stored
 } from "../stream/OffsetStore.ts"
-import { isRetryable } from "../stream/Outcome.ts"
+import { isRetryable, positionSet } from "../stream/Outcome.ts"
 import * as Action from "./Action.ts"
 import { type Found, type Place, Survey, type Wanted } from "./Boundaries.ts"
 import * as Operation from "./Operation.ts"
@@ -80,16 +80,13 @@ export const judge = Effect.fnUntraced(function* (
   bounds: Bounds
 ): Effect.fn.Return<Judgement, FluvioError, FluvioConsumer | OffsetStore> {
   const consumer = yield* FluvioConsumer
-  const { setStatement } = yield* OffsetStore
   const { partition, topic } = consumer
   const place = { topic, partition }
   const needed = nextOf(position)
   const refused = refusalAt(place, needed, bounds)
   if (refused !== undefined) {
     const { message, remedy } =
-      refused._tag === "OffsetEvicted"
-        ? new RetentionGap({ ...place, needed, available: bounds.start, statement: setStatement(bounds.start) })
-        : refused
+      refused._tag === "OffsetEvicted" ? new RetentionGap({ ...place, needed, available: bounds.start }) : refused
     return { ...unproved(message, remedy, false), isElsewhere: refused._tag === "OffsetBeyondEnd" }
   }
   if (Option.isNone(position)) {
@@ -325,8 +322,6 @@ interface Plan {
   readonly described: Described
 }
 
-export const setCommand = (what: string): string => `fluvio-postgres-sink position set ${what} --reason … --yes`
-
 const refusal = (target: Wanted, found: Found, current: Offset, { end, start }: Bounds, place: string) => {
   const { last, nearest } = found
   switch (target.type) {
@@ -335,7 +330,7 @@ const refusal = (target: Wanted, found: Found, current: Offset, { end, start }: 
       const isInside = offset >= start && offset <= end
       const to = (near: Offset, where: string) => {
         const allow = near < current ? " --allow-repeat" : near > current ? " --allow-loss" : ""
-        return `\`${setCommand(`--offset ${near}${allow}`)}\` for the place ${where} it`
+        return `${positionSet(`--offset ${near}${allow}`)} for the place ${where} it`
       }
       const commands = [
         ...(nearest.before === undefined ? [] : [to(nearest.before, "before")]),

@@ -5,7 +5,7 @@
  * Both pass `test/layers/fluvio/conformance.ts`.
  */
 import { type Array, Context, type Effect, Schema, type Stream } from "effect"
-import { isRetryable } from "./Outcome.ts"
+import { isRetryable, positionSet } from "./Outcome.ts"
 
 /** An absolute offset in a partition: a whole number from 0 to 2^53 - 1. */
 export const Offset = Schema.Natural.pipe(Schema.brand("Offset"))
@@ -73,8 +73,7 @@ export class OffsetEvicted extends Schema.TaggedError<OffsetEvicted>()("OffsetEv
   available: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "the records in between are gone: restore the target from a copy of the source, or accept the gap with an explicit position"
+  readonly remedy = `the records in between are gone: copy the tables from the source again, then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings`
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} was removed by retention; the first available is ${this.available}`
   }

@@ -178,7 +178,5 @@ export class OffsetStore extends Context.Service<
      * many transactions are set aside and not resolved.
      */
     report(id: string, state: string, status: object): Effect.Effect<number, OffsetStoreError>
-    /** The statement by which an operator has reading go on at `next`. */
-    setStatement(next: Offset): string
   }
 >()("fluvio-postgres-sink/OffsetStore") {}

@@ -22,6 +22,9 @@ export const exitCodes = {
   gaveUp: 5
 } as const
 
+/** The command by which an operator has reading go on elsewhere, as the remedies name it. */
+export const positionSet = (flags: string): string => `\`fluvio-postgres-sink position set ${flags} --reason … --yes\``
+
 /** Whose turn it is, which is the kind of remedy that the error's own `remedy` spells out. */
 const outcomes = {
   /** It may pass by itself; the remedy is for when it does not. */

@@ -1,7 +1,10 @@
 /** What keeps records from becoming whole source transactions. */
 import { Schema } from "effect"
 import { EventDecodeError, FloatNull } from "./ReplicationEvent.ts"
-import { isRetryable } from "./Outcome.ts"
+import { isRetryable, positionSet } from "./Outcome.ts"
+
+/** Where only a copy of the tables tells what the target should hold. */
+const copyAgain = `copy the tables from the source again, then run ${positionSet("--at-lsn X/Y --allow-loss")}, with the same settings and the LSN at which the source was when the copy began`
 
 /** What is known of the place where a transaction could not be put together. */
 const facts = {
@@ -65,7 +68,7 @@ export class CommitMissing extends Schema.TaggedError<CommitMissing>()("CommitMi
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `if the source failed over before it had sent all of it, make sure that the target matches the source's new history, then set \`accept-epoch: ${this.next}\` to go on from there; otherwise the topic has lost records: copy the tables from the source again and set the position behind the copy`
+    return `if the source failed over before it had sent all of it, make sure that the target matches the source's new history, then run ${positionSet(`--offset ${this.next} --new-epoch --allow-loss`)}, with the same settings; otherwise the topic has lost records: ${copyAgain}`
   }
   override get message() {
     return `the transaction at ${describe(this)} has no Commit: transaction ${this.nextLsn} begins at offset ${this.next}`
@@ -80,8 +83,7 @@ export class OutsideTransaction extends Schema.TaggedError<OutsideTransaction>()
   after: Schema.UndefinedOr(Schema.String)
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "the beginning of its transaction is missing from the topic, or a producer has appended a part of one twice: check that nothing filters the topic and that one inbound connector alone writes to it; then copy the tables from the source again and set the position behind the copy"
+  readonly remedy = `the beginning of its transaction is missing from the topic, or a producer has appended a part of one twice: check that nothing filters the topic and that one inbound connector alone writes to it; then ${copyAgain}`
   override get message() {
     const after = this.after === undefined ? "" : `, behind transaction ${this.after}`
     return `the ${this.type} at offset ${this.offset} stands outside of a transaction${after}`
@@ -106,8 +108,7 @@ export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("Commit
 /** A producer appended a batch twice: changes of one transaction go back in the source's log, or come behind its Commit. */
 export class RecordsRepeated extends Schema.TaggedError<RecordsRepeated>()("RecordsRepeated", facts) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "the topic holds records twice, and rows that are alike cannot be told from them: copy the tables from the source again and set the position behind the copy"
+  readonly remedy = `the topic holds records twice, and rows that are alike cannot be told from them: ${copyAgain}`
   override get message() {
     return `the change at ${describe(this)} lies before one that was read already: a producer has appended it twice`
   }
@@ -128,7 +129,11 @@ export class SourceRewound extends Schema.TaggedError<SourceRewound>()("SourceRe
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `make sure that the target matches the source's new history up to a transaction that begins at offset ${this.offset}${this.next === this.offset ? "" : ` or later, at most ${this.next}`}, then set \`accept-epoch\` to the offset of that Begin (\`accept-epoch: ${this.offset}\` if nothing of the new history is in the target) to go on from there`
+    const later =
+      this.next === this.offset
+        ? ""
+        : ` (or that of a later Begin, at most ${this.next}, if the target holds the transactions up to there: with \`--allow-loss\`)`
+    return `make sure that the target matches the source's new history up to the transaction that begins at offset ${this.offset}; then run ${positionSet(`--offset ${this.offset} --new-epoch`)}${later}, with the same settings, or set \`accept-epoch\` to that offset`
   }
   override get message() {
     return `the transactions from ${describe(this)} on do not lie behind the one applied last, ${this.applied}, and it is not among them: the source was rewound`
@@ -140,8 +145,7 @@ export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissi
   offset: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "its rest cannot be applied as one: copy the tables from the source again and set the position behind the copy"
+  readonly remedy = `its rest cannot be applied as one: copy the tables from the source again, then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings`
   override get message() {
     return `reading starts at offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
   }

@@ -32,8 +32,6 @@ const commitLsn = "16/B374D848"
 const endpoint = "fluvio.example:9003"
 const topic = { topic: "orders", partition: 0 }
 const place = { table: "public.orders", offset, commitLsn: Lsn.make(0x16_b374d848n) }
-const setStatement = (next: number) =>
-  `UPDATE fluvio.offset SET current_offset = ${next - 1} WHERE topic = 'orders' AND partition = 0`
 
 const sqlFailure = new SqlFailure({
   sqlState: "22001",
@@ -96,11 +94,10 @@ export const examples: {
   RetentionGap: new RetentionGap({
     ...topic,
     needed: Fluvio.Offset.make(4712),
-    available: Fluvio.Offset.make(9000),
-    statement: setStatement(9000)
+    available: Fluvio.Offset.make(9000)
   }),
   PlaceNotProved: new PlaceNotProved({ ...topic, offset }),
-  PlaceInsideTransaction: new PlaceInsideTransaction({ ...topic, offset, statement: setStatement(4709) }),
+  PlaceInsideTransaction: new PlaceInsideTransaction({ ...topic, offset, next: Fluvio.Offset.make(4709) }),
   PositionConflict: new PositionConflict({ ...topic, expected: Option.some(offset) }),
   LockLost: new LockLost({ ...topic, reason: "an administrator of the target ended the session (SQLSTATE 57P01)" }),
   OffsetStoreError: new OffsetStoreError({

@@ -74,6 +74,11 @@ const withoutQuarantineRecord = `
   ALTER TABLE fluvio.quarantine DROP COLUMN schema_changes, DROP COLUMN in_a_row,
     ADD COLUMN records bytea[] NOT NULL, ADD UNIQUE (topic, partition, first_offset)`
 
+/** As the documentation gives it. */
+const setStatement = (offset: number) => `
+  INSERT INTO fluvio.offset (topic, partition, current_offset) VALUES ('orders', 1, ${offset})
+  ON CONFLICT (topic, partition) DO UPDATE SET current_offset = EXCLUDED.current_offset`
+
 layer(TestPostgres.layer())("PgOffsetStore", (it) => {
   describe("as any OffsetStore", () => {
     for (const [name, run] of offsetStoreChecks) {
@@ -145,10 +150,9 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       const database = yield* TestPostgres.database
       const fixture = yield* fixtureOn(database)
       const store = yield* fixture.instance("orders", 1)
-      const set = store.setStatement(Offset.make(3))
       yield* store.load
       // Before anything was applied.
-      yield* database.query(set)
+      yield* database.query(setStatement(2))
       assert.deepStrictEqual(yield* store.load, {
         position: setByHand(2),
         described: nothing,
@@ -156,7 +160,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
       })
       yield* store.save(setByHand(2), position(9, 2n), described(4, 8))
       for (const statement of [
-        store.setStatement(Offset.make(6)),
+        setStatement(5),
         "UPDATE fluvio.offset SET current_offset = 5",
         "UPDATE fluvio.offset SET current_offset = 5, checksum = NULL"
       ]) {
@@ -170,7 +174,7 @@ layer(TestPostgres.layer())("PgOffsetStore", (it) => {
         yield* store.save(stored.position, position(9, 2n), described(8))
         assert.strictEqual((yield* store.load).savedBy, "connector")
       }
-      yield* database.query(store.setStatement(Offset.make(0)))
+      yield* store.forget(Option.getOrThrow((yield* store.load).position))
       assert.deepStrictEqual(yield* store.load, { position: Option.none(), described: nothing, savedBy: "connector" })
     })
   )

@@ -129,6 +129,10 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position show", (it)
 const why = ["--reason", "test"]
 const four = [100, 200, 300, 400].flatMap((lsn) => transaction(lsn, lsn / 100))
 
+/** The commands that a message offers, as they are written there. */
+const offered = (err: string) =>
+  [...err.matchAll(/`fluvio-postgres-sink ([^`]+)`/g)].map(([, words]) => words!.split(" "))
+
 /** The row, as the connector saves it behind this record. */
 const rowAt = (messages: ReadonlyArray<events.MessageFixture>, offset: number, lsn: number | null, epoch = 0) => {
   const commitTime = lsn === null ? null : String(time + BigInt(lsn / 100 - 1) * 1_000_000n)
@@ -232,7 +236,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position set", (it) 
 
   it.effect("finds the place by an LSN, a time, or the first transaction that is left", () =>
     Effect.gen(function* () {
-      const { applyThrough, broker, command, database, idsOf, json, place } = yield* make(3, four)
+      const { applyThrough, broker, command, database, idsOf, json, place, run } = yield* make(3, four)
       const to = (...flags: ReadonlyArray<string>) => json("position", "set", ...flags, ...why)
       assert.deepInclude(yield* to("--at-lsn", "0/FF"), {
         to: { offset: 7, commitLsn: "0/C8", commitTime: "2021-11-22T16:23:38.000000Z" }
@@ -242,12 +246,12 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position set", (it) 
       const atTime = yield* command("position", "set", "--at-time", "2021-11-22T17:23:38.5+01:00", ...why)
       assert.match(atTime.out, /^to +offset 7, behind 0\/C8/m)
       yield* broker.trim(place, 8)
-      const stopped = yield* command("position", "show")
-      assert.strictEqual(stopped.code, 3)
+      const stopped = yield* (yield* run()).ended
+      assert.strictEqual(stopped.code, 4)
       const first = ["position", "set", "--first-whole-transaction", ...why]
       assert.match((yield* command(...first)).out, /^removed +4 records, by retention$/m)
       assert.match((yield* command(...first, "--yes")).err, /add --allow-loss/)
-      const done = yield* command(...first, "--allow-loss", "--yes")
+      const done = yield* command(...offered(stopped.err)[0]!)
       assert.strictEqual(done.code, 0, done.err)
       // Behind the rest of a transaction; what was applied last is still known.
       assert.deepStrictEqual(yield* database.query(row), [{ ...rowAt(four, 9, 100), commit_lsn: "0/64" }])
@@ -276,11 +280,11 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position set", (it) 
 
   it.effect("stands between two transactions, and names the commands for the nearest places", () =>
     Effect.gen(function* () {
-      const { command, database, idsOf, applyThrough } = yield* make(6, four)
+      const { applyThrough, command, database, idsOf, run } = yield* make(6, four)
       const inside = yield* command("position", "set", "--offset", "8", "--allow-loss", ...why, "--yes")
       assert.strictEqual(inside.code, 4)
       assert.match(inside.err, /offset 8 of pets-0 lies inside a transaction/)
-      const commands = [...inside.err.matchAll(/`fluvio-postgres-sink ([^`]+)`/g)].map(([, words]) => words!.split(" "))
+      const commands = offered(inside.err)
       assert.deepStrictEqual(commands, [
         "position set --offset 7 --reason … --yes".split(" "),
         "position set --offset 10 --allow-loss --reason … --yes".split(" ")
@@ -293,6 +297,14 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position set", (it) 
       assert.deepStrictEqual(yield* database.query(row), [rowAt(four, 9, 300)])
       yield* applyThrough(12)
       assert.deepStrictEqual(yield* idsOf, [1, 2, 4])
+
+      // Set by a statement, the connector itself finds it there.
+      yield* database.query("UPDATE fluvio.offset SET current_offset = 8")
+      const stopped = yield* (yield* run()).ended
+      assert.strictEqual(stopped.code, 4)
+      const back = yield* command(...offered(stopped.err)[0]!)
+      assert.strictEqual(back.code, 0, back.err)
+      assert.deepStrictEqual(yield* database.query(row), [rowAt(four, 6, 200)])
     })
   )
 
@@ -311,7 +323,7 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("position set", (it) 
       const stopped = yield* (yield* run()).ended
       assert.strictEqual(stopped.code, 4)
       assert.match(stopped.err, /the source was rewound/)
-      const done = yield* command(..."position set --offset 4 --new-epoch --reason restored --yes".split(" "))
+      const done = yield* command(...offered(stopped.err)[0]!)
       assert.strictEqual(done.code, 0, done.err)
       assert.deepStrictEqual(yield* database.query(row), [rowAt(messages, 3, null, 1)])
       assert.deepStrictEqual(yield* database.query("SELECT FROM fluvio.relation"), [])
