@@ -1,6 +1,6 @@
 /** The program: the command line on Node, with the real parts. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Effect, Layer } from "effect"
+import { Console, Effect, Layer, Schedule } from "effect"
 import { readFileSync } from "node:fs"
 import { hostname } from "node:os"
 import { findPackageJSON } from "node:module"
@@ -31,17 +31,26 @@ const layerOtlp = Object.entries(process.env).some(([name, value]) => name.start
     )
   : Layer.empty
 
-/** A person in front of a terminal sees how far catching up has come. */
-const apply = Effect.suspend(() => {
+/**
+ * A person in front of a terminal sees how far catching up has come, and then how it goes; lines of the log stand above.
+ */
+const apply = (telemetry: Telemetry.Telemetry) => {
   if (!process.stderr.isTTY || process.env["TERM"] === "dumb") return Connector.run(() => Effect.void)
   const line = StatusLine.make(process.stderr)
-  return Effect.flatMap(Console.Console, (console) =>
-    Connector.run(Progress.make(line)).pipe(
+  return Effect.gen(function* () {
+    const console = yield* Console.Console
+    const drawState = Effect.gen(function* () {
+      // Catching up has a bar, which is drawn with each group.
+      if (telemetry.state === "catching up" || telemetry.state === "starting") return
+      yield* line.draw(Progress.renderState(telemetry.snapshot(yield* Telemetry.now), line.columns()), false)
+    })
+    yield* Effect.forkScoped(Effect.repeat(drawState, Schedule.spaced("1 second")))
+    yield* Connector.run(Progress.make(line)).pipe(
       Effect.ensuring(line.end),
       Effect.provideService(Console.Console, line.above(console))
     )
-  )
-})
+  }).pipe(Effect.scoped)
+}
 
 /** Whoever asks over HTTP is answered from before the first connection until after the last word. */
 const run = Effect.gen(function* () {
@@ -49,7 +58,7 @@ const run = Effect.gen(function* () {
   const { listen } = (yield* ConnectorConfig).http
   // Loaded only where somebody asks for it, as the collector's part.
   if (listen !== undefined) yield* (yield* Effect.promise(() => import("./Listener.ts"))).serve(telemetry, listen)
-  yield* Effect.provideService(apply, Telemetry.Listening, telemetry)
+  yield* Effect.provideService(apply(telemetry), Telemetry.Listening, telemetry)
 }).pipe(Effect.scoped)
 
 export const main = () =>

@@ -20,7 +20,8 @@ export const make = (terminal: Terminal) => {
     return result
   }
   return {
-    columns: () => terminal.columns ?? 80,
+    /** Some pseudo-terminals say 0. */
+    columns: () => terminal.columns || 80,
     draw: (line: string, isLast: boolean) =>
       Effect.sync(() => {
         terminal.write(`${clear}${line}${isLast ? "\n" : ""}`)

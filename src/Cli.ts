@@ -2,11 +2,12 @@
  * The command line. It knows the settings and the commands, and not the parts they run on: those are given to it, so
  * that embedders and tests may give others.
  */
-import { Cause, Console, Context, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
+import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import * as Check from "./operate/Check.ts"
 import * as Plan from "./operate/Plan.ts"
+import { HasFields, withFields } from "./LogFields.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
@@ -45,14 +46,9 @@ const program = "fluvio-postgres-sink"
 
 const logFormats = ["auto", "pretty", "logfmt", "json"] as const
 
-/** Whether each line of the log says of which connector it is: on a terminal there is one. */
-const HasFields = Context.Reference<boolean>("fluvio-postgres-sink/Cli/HasFields", { defaultValue: () => false })
-
-/** The fields of every line, for whoever collects the logs of many. */
-const withFields = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
-  const { name, partition, topic } = yield* ConnectorConfig
-  return yield* (yield* HasFields) ? Effect.annotateLogs(effect, { name, topic, partition }) : effect
-})
+/** Of which connector a line is, for whoever collects the logs of many. */
+const withName = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(ConnectorConfig, ({ name, partition, topic }) => withFields({ name, topic, partition })(effect))
 
 /** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
 const layerLogger = (
@@ -110,7 +106,7 @@ const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, D
     { config: SettingFlags.configFile, settings: SettingFlags.all },
     Effect.fnUntraced(function* ({ config, settings }) {
       const sources = yield* SettingFlags.sources(parts, config, settings)
-      yield* withFields(parts.run).pipe(Effect.provide(ConnectorConfig.layerFrom(sources)), logDefects)
+      yield* withName(parts.run).pipe(Effect.provide(ConnectorConfig.layerFrom(sources)), logDefects)
     })
   ).pipe(
     Command.withShortDescription("Apply the changes of a topic to a database until stopped"),

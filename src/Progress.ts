@@ -2,6 +2,7 @@
 import { Clock, Effect } from "effect"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import type { Applied } from "./Applied.ts"
+import type { Instance } from "./operate/Instance.ts"
 
 export interface Progressed {
   /** Records applied since the start. */
@@ -45,6 +46,29 @@ export const render = ({ done, seconds, total }: Progressed, columns: number): s
     return `${"█".repeat(full)}${"░".repeat(width - full)} ${text}`
   }
   return percent
+}
+
+/**
+ * How it goes when there is nothing to catch up: `following · 0 records behind · 1,200 changes/s · last public.orders`, with
+ * fewer parts where there is less room; a state of its own while it waits, stands by or is tried again.
+ */
+export const renderState = ({ lag, pause, rate, state, tables }: Instance, columns: number): string => {
+  const last = tables.reduce<Instance["tables"][number] | undefined>(
+    (latest, table) => (latest === undefined || table.lastChange > latest.lastChange ? table : latest),
+    undefined
+  )
+  const parts = [
+    state as string,
+    ...(state === "paused" && pause !== null ? [pause.reason] : []),
+    ...(lag === null || state === "standing by" ? [] : [`${number.format(lag.records)} records behind`]),
+    ...(state === "following" ? [`${number.format(Math.round(rate.changes))} changes/s`] : []),
+    ...(state === "following" && last !== undefined ? [`last ${last.table}`] : [])
+  ]
+  for (let count = parts.length; count > 0; count--) {
+    const text = parts.slice(0, count).join(" · ")
+    if (text.length < columns) return text
+  }
+  return state.slice(0, Math.max(0, columns - 1))
 }
 
 /** Where progress is shown: one line, which is drawn anew each time. */

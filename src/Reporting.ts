@@ -3,6 +3,7 @@
  * left to the pipeline, which meets it too; nothing waits for a report.
  */
 import { Clock, Duration, Effect, Option, Schedule, Stream } from "effect"
+import { withFields } from "./LogFields.ts"
 import type { Metrics } from "./Metrics.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import { OffsetStore } from "./stream/OffsetStore.ts"
@@ -62,9 +63,9 @@ export const tellEnd = Effect.fnUntraced(function* (
           `Stopped ${at} of ${topic}${error.isRetryable ? `, after ${tries} tries without progress` : ""}: ${error.message}`
         )
   ).pipe(
-    Effect.annotateLogs({
-      offset: position?.offset ?? "",
-      lsn: position?.commitLsn ?? "",
+    withFields({
+      offset: position?.offset,
+      lsn: position?.commitLsn ?? undefined,
       ...(error === undefined ? {} : { error: error._tag, class: outcomeOf(error) })
     })
   )
@@ -91,11 +92,11 @@ export const run = Effect.fnUntraced(function* (telemetry: Telemetry, metrics: M
     yield* Effect.logInfo(
       `${place}: ${number.format(rate)} records/s, ${number.format(lag.records)} records behind${late}, at offset ${position.offset}`
     ).pipe(
-      Effect.annotateLogs({
+      withFields({
         offset: position.offset,
-        lsn: position.commitLsn ?? "",
+        lsn: position.commitLsn ?? undefined,
         lagRecords: lag.records,
-        lagSeconds: lag.seconds ?? "",
+        lagSeconds: lag.seconds ?? undefined,
         recordsPerSecond: rate
       })
     )
@@ -111,12 +112,12 @@ export const run = Effect.fnUntraced(function* (telemetry: Telemetry, metrics: M
     behind = undefined
     yield* Effect.logInfo(
       `Caught up with ${place} at offset ${position?.offset ?? -1}: ${number.format(records)} records in ${duration(took)}`
-    ).pipe(Effect.annotateLogs({ offset: position?.offset ?? -1, lsn: position?.commitLsn ?? "" }))
+    ).pipe(withFields({ offset: position?.offset, lsn: position?.commitLsn ?? undefined }))
   })
 
   const second = Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
-    telemetry.tick(now)
+    telemetry.tick(Number(yield* Clock.monotonicTimeNanos) / 1e6)
     metrics.update(telemetry.snapshot(now))
     yield* logState(now)
     if (seconds % logEvery === 0 && seconds > 0) yield* logProgress(now)

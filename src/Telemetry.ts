@@ -19,14 +19,16 @@ export interface Process {
 
 const nobody: Process = { version: "", host: "", pid: 0, memory: () => undefined }
 
-/** Rates are over so many seconds. */
-const rateSeconds = 10
+/** Rates are over so many ticks. */
+const rateTicks = 10
 /** So many errors are remembered. */
 const mostTroubles = 20
 
 /** Microseconds since 2000 in milliseconds since 1970. */
 const millisOf = (micros: bigint): number => Number(micros / 1000n) + Date.UTC(2000, 0, 1)
 const iso = (millis: number): string => new Date(millis).toISOString()
+
+type Rate = Instance["rate"]
 
 interface Totals {
   records: number
@@ -92,8 +94,9 @@ export class Telemetry {
   readonly #retries = new Map<string, number>()
   #held: number | undefined
   readonly #stages = { decode: 0, plan: 0, execute: 0, commit: 0 }
-  /** The totals at each of the last seconds: what rates are made of. */
-  #seconds: ReadonlyArray<{ readonly at: number; readonly totals: Totals }> = []
+  /** The totals at each of the last seconds. */
+  #ticks: ReadonlyArray<{ readonly at: number; readonly totals: Totals }> = []
+  #rate: Rate = { records: 0, changes: 0, bytes: 0, groups: 0 }
 
   constructor(now: number) {
     this.#since = now
@@ -203,10 +206,14 @@ export class Telemetry {
     this.#held = count
   }
 
-  /** Called about once a second. */
-  tick(now: number): void {
-    const first = now - rateSeconds * 1000
-    this.#seconds = [...this.#seconds.filter(({ at }) => at >= first), { at: now, totals: { ...this.#totals } }]
+  /** Called about once a second, with milliseconds of a clock that nobody sets: what rates are made of. */
+  tick(at: number): void {
+    this.#ticks = [...this.#ticks.slice(-rateTicks), { at, totals: { ...this.#totals } }]
+    const [first] = this.#ticks
+    const seconds = (at - first.at) / 1000
+    const per = (key: keyof Rate) =>
+      seconds <= 0 ? 0 : Math.round(((this.#totals[key] - first.totals[key]) / seconds) * 10) / 10
+    this.#rate = { records: per("records"), changes: per("changes"), bytes: per("bytes"), groups: per("groups") }
   }
 
   #follow(now: number): void {
@@ -228,21 +235,11 @@ export class Telemetry {
     this.#troubles = [trouble, ...others].slice(0, mostTroubles)
   }
 
-  #rate(now: number): Instance["rate"] {
-    const first = this.#seconds.find(({ at }) => at >= now - rateSeconds * 1000)
-    const seconds = first === undefined ? 0 : (now - first.at) / 1000
-    const per = (key: "records" | "changes" | "bytes" | "groups") =>
-      first === undefined || seconds <= 0
-        ? 0
-        : Math.round(((this.#totals[key] - first.totals[key]) / seconds) * 10) / 10
-    return { records: per("records"), changes: per("changes"), bytes: per("bytes"), groups: per("groups") }
-  }
-
   snapshot(now: number): Instance {
     const position = this.#position
     const bounds = this.#bounds
     const totals = { ...this.#totals }
-    const rate = this.#rate(now)
+    const rate = this.#rate
     const next = position === undefined ? 0 : position.offset + 1
     const behind = bounds === undefined || this.#target === undefined ? undefined : Math.max(0, bounds.end - next)
     const age = this.#appendedAt === undefined ? undefined : Math.max(0, (now - this.#appendedAt) / 1000)

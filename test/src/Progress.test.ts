@@ -2,7 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Layer } from "effect"
 import * as fc from "fast-check"
 import { FluvioConsumer } from "../../src/stream/FluvioConsumer.ts"
-import { make, render } from "../../src/Progress.ts"
+import { make, render, renderState } from "../../src/Progress.ts"
+import type { Instance } from "../../src/operate/Instance.ts"
+import { Telemetry } from "../../src/Telemetry.ts"
 import type { Applied } from "../../src/Applied.ts"
 import { offset } from "../events.ts"
 
@@ -49,6 +51,38 @@ describe("the width", () => {
     assert.strictEqual(shown(60), "█████░░░░░░░ 42 % · 840,000 of 2,000,000 records · 7 s left")
     assert.strictEqual(shown(40), "██████████░░░░░░░░░░░░░ 42 % · 7 s left")
     assert.strictEqual(shown(10), "42 %")
+  })
+})
+
+const table = (name: string, lastChange: string) => ({
+  table: name,
+  insert: 1,
+  update: 0,
+  delete: 0,
+  truncate: 0,
+  lastChange
+})
+describe("renderState", () => {
+  const following: Instance = {
+    ...new Telemetry(0).snapshot(0),
+    state: "following",
+    lag: { records: 12_345, bytes: 1, seconds: 1 },
+    rate: { records: 2, changes: 1234.5, bytes: 3, groups: 4 },
+    tables: [table("public.pets", "2026-01-01"), table("public.orders", "2026-01-02")]
+  }
+
+  it("tells lag, rate and the last table, as far as there is room", () => {
+    const whole = "following · 12,345 records behind · 1,235 changes/s · last public.orders"
+    assert.strictEqual(renderState(following, 80), whole)
+    assert.strictEqual(renderState(following, whole.length), "following · 12,345 records behind · 1,235 changes/s")
+    assert.strictEqual(renderState(following, 12), "following")
+    assert.strictEqual(renderState(following, 6), "follo")
+  })
+
+  it("says why it waits", () => {
+    const paused = { ...following, state: "paused" as const, pause: { reason: "index build", by: "me", at: "" } }
+    assert.strictEqual(renderState(paused, 80), "paused · index build · 12,345 records behind")
+    assert.strictEqual(renderState({ ...following, state: "standing by" }, 80), "standing by")
   })
 })
 

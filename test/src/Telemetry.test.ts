@@ -48,6 +48,7 @@ describe("Telemetry", () => {
     telemetry.tick(1000)
     assert.deepInclude(telemetry.snapshot(1000), { state: "catching up", catchUpSeconds: null })
     telemetry.applied(applied(199, 100, 500), 3000)
+    telemetry.tick(3000)
     const half = telemetry.snapshot(3000)
     assert.deepStrictEqual(half.lag, { records: 100, bytes: 1000, seconds: 2.5 })
     assert.deepStrictEqual(half.rate, { records: 50, changes: 50, bytes: 500, groups: 0.5 })
@@ -79,6 +80,16 @@ describe("Telemetry", () => {
     assert.deepInclude(telemetry.snapshot(70_000).log, { headRoomRecords: 110, headRoomSeconds: null })
     telemetry.bounds(bounds(50, 110), 70_000)
     assert.deepInclude(telemetry.snapshot(70_000).log, { headRoomRecords: 60, headRoomSeconds: 60 })
+  })
+
+  it("goes by a clock that nobody sets", () => {
+    const telemetry = new Telemetry(3_600_000)
+    telemetry.started(undefined, bounds(0, 300), 3_600_000)
+    telemetry.tick(0)
+    // Meanwhile the machine's clock is set back by an hour.
+    telemetry.applied(applied(99, 100, undefined), 500)
+    telemetry.tick(2000)
+    assert.strictEqual(telemetry.snapshot(500).rate.records, 50)
   })
 
   it("forgets a rate ten seconds after the last group", () => {
