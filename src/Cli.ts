@@ -11,6 +11,7 @@ import { HasFields, withFields } from "./LogFields.ts"
 import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
+import * as Quarantine from "./operate/Quarantine.ts"
 import * as Settings from "./operate/Settings.ts"
 import * as Status from "./operate/Status.ts"
 import * as SettingFlags from "./SettingFlags.ts"
@@ -89,6 +90,7 @@ const logDefects = Effect.tapCause((cause: Cause.Cause<unknown>) =>
 /** The commands of an operator. */
 const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) => [
   Status.command(parts),
+  Quarantine.command(parts),
   Pause.pause(parts),
   Pause.resume(parts),
   Position.command(parts),

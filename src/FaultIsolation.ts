@@ -8,7 +8,6 @@ import { Effect, Predicate } from "effect"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type { FluvioError } from "./stream/FluvioConsumer.ts"
 import type { Group } from "./stream/Group.ts"
-import { qualified } from "./target/Identifier.ts"
 import { formatLsn } from "./stream/OffsetStore.ts"
 import * as Quarantine from "./Quarantine.ts"
 import { type Applied, together } from "./Applied.ts"
@@ -16,8 +15,9 @@ import * as Sink from "./Sink.ts"
 import type { Pace } from "./Pace.ts"
 import { FoldGivenUp, isFoldsOwn, isTooMuch, type SinkError } from "./SinkError.ts"
 import type { Change, End, Piece } from "./stream/Change.ts"
+import type { Relation } from "./stream/Relation.ts"
 
-export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit
+export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineResolved
 
 export interface Apply {
   /**
@@ -82,14 +82,19 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
   const config = yield* ConnectorConfig
   const quarantine = yield* Quarantine.make()
 
-  const setAside = Effect.fnUntraced(function* (piece: Piece, end: End, found: Omit<Quarantine.Held, "schemaChanges">) {
+  const setAside = Effect.fnUntraced(function* (
+    piece: Piece,
+    end: End,
+    found: Omit<Quarantine.Held, "epoch" | "schemaChanges">
+  ) {
     const inARow = yield* quarantine.refresh
     if (inARow >= config.quarantineLimit) {
       const { offset } = end.record
       return yield* new Quarantine.QuarantineLimit({ offset, limit: inARow, reason: found.message })
     }
-    const held = { ...found, schemaChanges: yield* sink.schemaChanges(piece.changes, end.commitLsn) }
-    const applied = yield* sink.past(piece, end, quarantine.hold(held))
+    const schemaChanges = yield* sink.schemaChanges(piece.changes, end.commitLsn)
+    const held = { ...found, epoch: piece.epoch, schemaChanges }
+    const applied = yield* sink.past(piece, end, (unsaved) => quarantine.hold(held, unsaved))
     quarantine.held(held)
     const lsn = end.commitLsn === undefined ? "" : ` (${formatLsn(end.commitLsn)})`
     yield* Effect.logWarning(
@@ -97,7 +102,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
     )
     if (held.schemaChanges.length > 0) {
       yield* Effect.logWarning(
-        `Its change of the schema is not made, and what follows of these tables is set aside too. Before you resolve it, run in the target: ${held.schemaChanges.join("; ")}`
+        `Its change of the schema waits for its replay, and what follows of these tables is set aside too; if you resolve it in another way, run in the target before: ${held.schemaChanges.join("; ")}`
       )
     }
     return applied
@@ -137,7 +142,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
     })
   })
 
-  const applyOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
+  const applyOne = (piece: Piece, end: End, plan?: Sink.Plan): Sink.Run<Applied, ApplyError> =>
+    // A plan is older than what was resolved meanwhile.
+    Effect.catchTag(tryOne(piece, end, plan), "QuarantineResolved", () => applyOne(piece, end))
+
+  const tryOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
     const { changes, first, refusal, xid } = piece
     if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
     if (yield* follows(changes)) {
@@ -196,8 +205,12 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
   })
 
   const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
-    /** Whole tables, because the keys of a transaction that cannot be held in memory cannot be either. */
-    const touched = new Map<string, Change>()
+    /**
+     * Its tables, in order, and what it says of their shapes. Whole tables, because the keys of a transaction that cannot
+     * be held in memory cannot be either.
+     */
+    const touched: Array<Change> = []
+    const met = new Set<Relation>()
     /** What it says of shapes and types, which counts although it is set aside. */
     const learned: Array<Change> = []
     let last = first
@@ -212,15 +225,16 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
       for (const change of piece.changes) {
         if (change.type === "relation" || change.type === "type") {
           learned.push(change)
+          touched.push(change)
           continue
         }
         for (const relation of change.type === "truncate" ? change.relations : [change.relation]) {
-          const table = qualified(relation.namespace, relation.name)
-          touched.set(table, { type: "relation", offset: change.offset, relation, previous: undefined })
+          if (met.has(relation)) continue
+          met.add(relation)
+          touched.push({ type: "relation", offset: change.offset, relation, previous: relation })
         }
       }
     })
-    const changes = () => [...learned, ...touched.values()]
     const whole = (end: End): Piece => ({ ...last, changes: learned, records, bytes, end })
     const drain = Effect.gen(function* () {
       while (last.end === undefined) {
@@ -237,7 +251,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
         first: first.first,
         end,
         xid: last.xid,
-        changes: changes(),
+        changes: touched,
         reason: "follows",
         sqlState: undefined,
         message: followsMessage
@@ -260,7 +274,7 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
         return Effect.gen(function* () {
           const end = yield* drain
           if (end instanceof Sink.BrokenOff) return end
-          return yield* judge(error as SinkError, whole(end), end, first.first, changes())
+          return yield* judge(error as SinkError, whole(end), end, first.first, touched)
         })
       })
     )

@@ -74,6 +74,11 @@ export class HeldKeys {
     )
   }
 
+  /** How many rows of each table; `undefined` for the whole of it. */
+  get counts(): ReadonlyArray<{ readonly table: string; readonly rows: number | undefined }> {
+    return Array.from(this.#tables, ([table, rows]) => ({ table, rows: rows?.size }))
+  }
+
   get isEmpty(): boolean {
     return this.#tables.size === 0
   }
@@ -86,10 +91,28 @@ export class HeldKeys {
     if (row === undefined || rows.size > this.#most) this.#tables.set(table, undefined)
   }
 
+  addAll(other: HeldKeys): void {
+    for (const [table, rows] of other.#tables) {
+      if (rows === undefined) this.add({ table, row: undefined })
+      else for (const row of rows) this.add({ table, row })
+    }
+  }
+
   has({ row, table }: Key): boolean {
     if (!this.#tables.has(table)) return false
     const rows = this.#tables.get(table)
     return rows === undefined || row === undefined || rows.has(row)
+  }
+
+  /** Some row is in both. */
+  meets(other: HeldKeys): boolean {
+    for (const [table, rows] of this.#tables) {
+      if (!other.#tables.has(table)) continue
+      const others = other.#tables.get(table)
+      if (rows === undefined || others === undefined) return true
+      for (const row of rows) if (others.has(row)) return true
+    }
+    return false
   }
 
   clear(): void {

@@ -3,14 +3,21 @@
  *
  * The order of each key is kept: a later transaction that touches a key of one that is held follows it there. What an
  * operator has replayed or discarded (`fluvio.quarantine.status`) holds nothing back any more from then on.
+ *
+ * Why that is safe while an operator resolves what is held ({@link resolving}): whatever is resolved shows only once that
+ * is committed, so a transaction is either held behind what is still held, or applied behind what was replayed. In between,
+ * it could still be held behind what is resolved at that moment, where nobody would look for it. So each holding of a
+ * follower takes the lock of the quarantine, then looks again, and keeps the lock up to its COMMIT; and whoever resolves
+ * takes it alone, up to its COMMIT. What is held after that is all that waits.
  */
 import { Effect, Schema, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import { HeldKeys, keysOf, nameOf, relationsOf } from "./HeldKeys.ts"
+import { namedIn, shapesOf } from "./HeldShapes.ts"
 import type { Change, End } from "./stream/Change.ts"
 import { FluvioConsumer, type FluvioError, type FluvioRecord, Offset } from "./stream/FluvioConsumer.ts"
-import { formatLsn } from "./stream/OffsetStore.ts"
+import { type Described, formatLsn } from "./stream/OffsetStore.ts"
 import { isRetryable } from "./stream/Outcome.ts"
 import * as Mapping from "./target/Mapping.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
@@ -22,6 +29,8 @@ export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"
 export interface Held {
   readonly first: Offset
   readonly end: End
+  /** The history of the source that it belongs to. */
+  readonly epoch: number
   readonly xid: number | undefined
   /** What could be read of it. */
   readonly changes: ReadonlyArray<Change>
@@ -41,11 +50,32 @@ export class QuarantineLimit extends Schema.TaggedError<QuarantineLimit>()("Quar
 }) {
   readonly isRetryable = isRetryable(this)
   readonly remedy =
-    "resolve what is held (UPDATE fluvio.quarantine SET status = 'discarded' or 'replayed', resolved_at = now() WHERE …), or raise `quarantine-limit`; then start again"
+    "`fluvio-postgres-sink quarantine list` shows what is held: resolve it with `quarantine replay` or `quarantine discard`, or raise `quarantine-limit`; then start again"
   override get message() {
     return `${this.limit} transactions in a row were set aside and are held, and the one that ends at offset ${this.offset} would be set aside too: ${this.reason}`
   }
 }
+
+/** What a transaction follows was resolved while it was about to be set aside too: now it can be applied. */
+export class QuarantineResolved extends Schema.TaggedError<QuarantineResolved>()("QuarantineResolved", {
+  offset: Offset
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "nothing is to be done: it is read again, and applied"
+  override get message() {
+    return `what the transaction that ends at offset ${this.offset} was about to follow was resolved at this moment`
+  }
+}
+
+const lockOf = ({ partition, topic }: { readonly topic: string; readonly partition: number }): string =>
+  `fluvio-postgres-sink/${topic}/${partition}/quarantine`
+
+/** Taken by whoever resolves what is held, last before COMMIT, because the connector cannot set anything aside meanwhile. */
+export const resolving = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const lock = lockOf(yield* ConnectorConfig)
+  yield* SqlFailure.typed(sql`SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(${lock}, 0))`)
+})
 
 /** Of a transaction that touches more rows of a table, the whole table is held. */
 const mostKeysOfOne = 1000
@@ -73,8 +103,14 @@ export interface Quarantine {
   readonly follows: (changes: ReadonlyArray<Change>) => boolean
   /** Looks whether the operator has resolved any; gives how many are held in a row. */
   readonly refresh: Effect.Effect<number, SqlFailure.SqlFailure, SqlClient.SqlClient>
-  /** Stores the transaction with its records, read from the topic again; in the ambient transaction. */
-  readonly hold: (held: Held) => Effect.Effect<void, SqlFailure.SqlFailure | FluvioError, SqlClient.SqlClient>
+  /**
+   * Stores the transaction with its records, read from the topic again; in the ambient transaction, before the position.
+   * `unsaved` was described before it and is not stored yet.
+   */
+  readonly hold: (
+    held: Held,
+    unsaved: Described
+  ) => Effect.Effect<void, SqlFailure.SqlFailure | FluvioError | QuarantineResolved, SqlClient.SqlClient>
   /** Called when the transaction that {@link Quarantine.hold} was part of is committed. */
   readonly held: (held: Held) => void
   /** A transaction was applied: counting in a row begins anew. */
@@ -146,7 +182,35 @@ export const make = Effect.fn("Quarantine.make")(function* () {
     return rows.length > 0
   })
 
-  const insert = Effect.fnUntraced(function* (held: Held) {
+  /** What is known, before the position is saved, of the relations and types that it refers to. */
+  const describedBefore = Effect.fnUntraced(function* ({ changes, epoch }: Held, unsaved: Described) {
+    const named = namedIn(changes)
+    if (named.relations.length === 0) return { relations: [], types: [] } satisfies Described
+    const sql = yield* SqlClient.SqlClient
+    const of = [topic, String(partition), String(epoch)]
+    const relations = yield* sql
+      .unsafe<{ readonly found: Described["relations"][number] }>(
+        `SELECT pg_catalog.jsonb_build_object('relation', relation, 'offset', record_offset) AS found FROM fluvio.relation
+        WHERE topic = $1 AND partition = $2::int4 AND epoch = $3::int4 AND rel_id = ANY ($4::int8[])`,
+        [...of, `{${named.relations.join()}}`]
+      )
+      .pipe(SqlFailure.typed)
+    const types = yield* sql
+      .unsafe<{ readonly found: Described["types"][number] }>(
+        `SELECT pg_catalog.jsonb_build_object('id', type_id, 'namespace', namespace, 'name', name, 'offset', record_offset) AS found
+        FROM fluvio.type
+        WHERE topic = $1 AND partition = $2::int4 AND epoch = $3::int4 AND type_id = ANY ($4::int8[])`,
+        [...of, `{${named.types.join()}}`]
+      )
+      .pipe(SqlFailure.typed)
+    const isNamed = new Set(named.types)
+    return {
+      relations: [...relations.map(({ found }) => found), ...unsaved.relations],
+      types: [...types.map(({ found }) => found), ...unsaved.types.filter(({ id }) => isNamed.has(id))]
+    } satisfies Described
+  })
+
+  const insert = Effect.fnUntraced(function* (held: Held, unsaved: Described) {
     const sql = yield* SqlClient.SqlClient
     const { commitLsn, commitTime, record } = held.end
     const values = [
@@ -162,12 +226,14 @@ export const make = Effect.fn("Quarantine.make")(function* () {
       String(record.offset),
       commitLsn === undefined ? null : formatLsn(commitLsn),
       commitTime === undefined ? null : String(commitTime),
-      held.xid === undefined ? null : String(held.xid)
+      held.xid === undefined ? null : String(held.xid),
+      String(held.epoch),
+      JSON.stringify(shapesOf(held.changes, yield* describedBefore(held, unsaved)))
     ]
     const [{ id }] = yield* sql
       .unsafe<{ readonly id: string }>(
         `INSERT INTO fluvio.quarantine (class, sql_state, reason, tables, keys, schema_changes,
-          topic, partition, first_offset, last_offset, commit_lsn, commit_time, xid)
+          topic, partition, first_offset, last_offset, commit_lsn, commit_time, xid, epoch, shapes)
         VALUES (${values.map((_, n) => `$${n + 1}`).join(", ")}) RETURNING id::text AS id`,
         values
       )
@@ -227,10 +293,25 @@ export const make = Effect.fn("Quarantine.make")(function* () {
     yield* flush
   })
 
-  const hold = Effect.fnUntraced(function* (held: Held) {
+  const follows: Quarantine["follows"] = (changes) =>
+    !keys.isEmpty && changes.some((change) => keysOf(change, mapping).some((key) => keys.has(key)))
+
+  /** What it follows stays held until it is held itself, or it does not follow any more. */
+  const checkFollows = Effect.fnUntraced(function* ({ changes, end }: Held) {
+    const sql = yield* SqlClient.SqlClient
+    const lock = lockOf(consumer)
+    yield* SqlFailure.typed(
+      sql`SELECT pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended(${lock}, 0))`
+    )
+    yield* refresh
+    if (!follows(changes)) return yield* new QuarantineResolved({ offset: end.record.offset })
+  })
+
+  const hold = Effect.fnUntraced(function* (held: Held, unsaved: Described) {
     written = undefined
+    if (held.reason === "follows") yield* checkFollows(held)
     if (yield* isHeldAlready(held)) return
-    const id = yield* insert(held)
+    const id = yield* insert(held, unsaved)
     yield* copyRecords(id, held.first, held.end.record.offset)
     written = BigInt(id)
   })
@@ -246,8 +327,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
   })
 
   const quarantine: Quarantine = {
-    follows: (changes) =>
-      !keys.isEmpty && changes.some((change) => keysOf(change, mapping).some((key) => keys.has(key))),
+    follows,
     refresh,
     hold,
     held: (held) => {

@@ -65,6 +65,16 @@ export class BrokenOff {
   readonly _tag = "BrokenOff"
 }
 
+/** What was found out in a transaction that is rolled back. */
+class Found {
+  readonly _tag = "Found"
+  readonly statements: ReadonlyArray<string>
+
+  constructor(statements: ReadonlyArray<string>) {
+    this.statements = statements
+  }
+}
+
 export type Mode = "folded" | "in-order"
 
 /** What the stream taught with these changes, to be kept with the position. */
@@ -129,6 +139,14 @@ export interface Sink {
    * that a part whose fold is given up is replayed alone.
    */
   readonly parts: <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) => Run<Applied, SinkError | BrokenOff | E, R>
+  /**
+   * Applies one transaction that was set aside, in the same way, and saves no position; `finish` is part of it. What is
+   * `told` holds once the ambient transaction is committed.
+   */
+  readonly again: <E, R, E2, R2>(
+    more: Effect.Effect<Piece, E, R>,
+    finish: Run<void, E2, R2>
+  ) => Run<{ readonly told: Effect.Effect<void> }, SinkError | BrokenOff | E | E2, R | R2>
   /** What the settings name and the stream has not shown, in sentences; `undefined` before it has described any table. */
   readonly unmatched: () => ReadonlyArray<string> | undefined
   /** Fails when another instance has moved the position since: then a failure of ours may have no other reason. */
@@ -144,8 +162,15 @@ export interface Sink {
    * rolled back. The next call goes on as if all had been applied, and this sink must not apply anything itself.
    */
   readonly preview: (piece: Piece, alters: boolean) => Run<ReadonlyArray<Previewed>, SinkError>
-  /** Moves past a transaction that `hold` sets aside, in one target transaction with it. */
-  readonly past: <E, R>(piece: Piece, end: End, hold: Run<void, E, R>) => Run<Applied, SinkError | E, R>
+  /**
+   * Moves past a transaction that `hold` sets aside, in one target transaction with it; what was described before it and
+   * is not stored yet is given to that.
+   */
+  readonly past: <E, R>(
+    piece: Piece,
+    end: End,
+    hold: (unsaved: Described) => Run<void, E, R>
+  ) => Run<Applied, SinkError | E, R>
 }
 
 /** `learned` is what was described and is not stored yet; it is saved with the first group. */
@@ -690,38 +715,44 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     tally.add(attempt)
   })
 
-  const parts: Sink["parts"] = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
-    const tally = new Tally()
+  /** Applies a transaction in parts up to its end, the first of them at hand. */
+  const applyParts = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>, tally: Tally) {
     const relations: Array<StoredRelation> = []
     const types: Array<StoredType> = []
     let records = 0
     let bytes = 0
+    for (let piece = first; ; piece = yield* more) {
+      if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff())
+      if (piece.refusal !== undefined) return yield* piece.refusal
+      yield* applyPart(piece, "folded", tally).pipe(
+        Effect.catchIf(
+          (error) => isFoldsOwn(error) || isTooMuch(error),
+          () => applyPart(piece, "in-order", tally)
+        )
+      )
+      const learned = describedBy(piece.changes)
+      relations.push(...learned.relations)
+      types.push(...learned.types)
+      records += piece.records
+      bytes += piece.bytes
+      const { end } = piece
+      if (end !== undefined) return { piece: { ...piece, records, bytes }, end, learned: { relations, types } }
+    }
+  })
+
+  const parts: Sink["parts"] = Effect.fnUntraced(function* <E, R>(first: Piece, more: Effect.Effect<Piece, E, R>) {
+    const tally = new Tally()
     let ready = 0
     let end: End | undefined
     enter(first)
     const { piece, position } = yield* transaction(
       Effect.gen(function* () {
-        for (let piece = first; ; piece = yield* more) {
-          if (piece !== first && piece.isFirst) return yield* Effect.fail(new BrokenOff())
-          if (piece.refusal !== undefined) return yield* piece.refusal
-          yield* applyPart(piece, "folded", tally).pipe(
-            Effect.catchIf(
-              (error) => isFoldsOwn(error) || isTooMuch(error),
-              () => applyPart(piece, "in-order", tally)
-            )
-          )
-          const learned = describedBy(piece.changes)
-          relations.push(...learned.relations)
-          types.push(...learned.types)
-          records += piece.records
-          bytes += piece.bytes
-          if (piece.end === undefined) continue
-          const position = positionAt(piece.end, piece.epoch)
-          end = piece.end
-          ready = now()
-          yield* save(position, { relations, types })
-          return { position, piece: { ...piece, records, bytes } }
-        }
+        const applied = yield* applyParts(first, more, tally)
+        end = applied.end
+        const position = positionAt(end, applied.piece.epoch)
+        ready = now()
+        yield* save(position, applied.learned)
+        return { position, piece: applied.piece }
       })
     ).pipe(Effect.mapError((error) => (end === undefined ? error : refusedAt(end)(error)))) as Run<
       { readonly position: Position; readonly piece: Piece },
@@ -732,6 +763,25 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     yield* passed([{ ...piece, first: first.first }])
     return committed([piece], position, tally, now() - ready)
   })
+
+  const again: Sink["again"] = Effect.fnUntraced(function* <E, R, E2, R2>(
+    more: Effect.Effect<Piece, E, R>,
+    finish: Run<void, E2, R2>
+  ) {
+    const tally = new Tally()
+    let end: End | undefined
+    yield* transaction(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const applied = yield* applyParts(yield* more, more, tally)
+        end = applied.end
+        // What COMMIT would check shows here, where it is known of which transaction it is; and where nothing is committed.
+        yield* SqlFailure.typed(sql`SET CONSTRAINTS ALL IMMEDIATE`)
+        yield* finish
+      })
+    ).pipe(Effect.mapError((error) => (end === undefined ? error : refusedAt(end)(error))))
+    return { told: tally.told }
+  }) as Sink["again"]
 
   const schemaChanges: Sink["schemaChanges"] = Effect.fnUntraced(function* (changes, commitLsn) {
     const relations = changes.filter((change) => change.type === "relation")
@@ -744,7 +794,11 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
         Effect.catchTag(["SchemaRefused", "NotATable"], ({ remedy }) => Effect.succeed([remedy]))
       )
     )
-    return [...new Set((yield* transaction(plans)).flat())]
+    // Rolled back: it may have taken a decision, which is not carried out here.
+    const found = yield* transaction(Effect.flatMap(plans, (found) => Effect.fail(new Found(found.flat())))).pipe(
+      Effect.catchTag("Found", ({ statements }) => Effect.succeed(statements))
+    )
+    return [...new Set(found)]
   })
 
   /** By their qualified names: tables that are not yet what a preview has them become. */
@@ -827,14 +881,14 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     const tally = new Tally()
     enter(piece)
     const position = positionAt(end, epoch)
+    const started = now()
+    const written = Effect.andThen(hold(unsaved), Failpoint.at("after quarantine write"))
+    yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
     for (const change of piece.changes) {
       if (change.type === "type") types.set(change.id, change)
       if (change.type === "relation") owners = owners.with(change.relation)
     }
     router.forget()
-    const started = now()
-    const written = Effect.andThen(hold, Failpoint.at("after quarantine write"))
-    yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
     tally.quarantined = 1
     yield* passed([piece])
     return committed([piece], position, tally, now() - started)
@@ -862,6 +916,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     plan,
     whole,
     parts,
+    again,
     past,
     preview,
     schemaChanges,

@@ -239,6 +239,14 @@ const createOperation = Effect.gen(function* () {
       done_at timestamptz NOT NULL DEFAULT clock_timestamp()
     )
   `
+  yield* sql`
+    ALTER TABLE fluvio.quarantine
+      ADD COLUMN epoch int4 NOT NULL DEFAULT 0,
+      ADD COLUMN shapes jsonb,
+      ADD COLUMN resolved_reason text
+  `
+  yield* sql`COMMENT ON COLUMN fluvio.quarantine.schema_changes IS 'What its replay does to the target''s schema'`
+  yield* sql`COMMENT ON COLUMN fluvio.quarantine.shapes IS 'Its tables and types as they were known before it; NULL: set aside by an earlier version'`
   yield* sql`COMMENT ON TABLE fluvio.instance IS 'The connectors that run or ran lately, and what each says of itself'`
   yield* sql`COMMENT ON TABLE fluvio.pause IS 'What is not to be applied for now; a row is a pause'`
   yield* sql`COMMENT ON TABLE fluvio.skip IS 'Source transactions to pass over whole'`

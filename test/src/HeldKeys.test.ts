@@ -36,4 +36,24 @@ describe("HeldKeys", () => {
     held.add(key("public.a", "5"))
     assert.deepStrictEqual(held.texts, ['["public.a"]', '["public.b","1"]'])
   })
+
+  it("tells whether some row is in another set too, and takes that in", () => {
+    const of = (...keys: ReadonlyArray<ReturnType<typeof key>>) => {
+      const held = new HeldKeys(10)
+      keys.forEach((one) => held.add(one))
+      return held
+    }
+    const held = of(key("public.a", "1"), key("public.b"))
+    for (const other of [of(key("public.a", "1")), of(key("public.a")), of(key("public.b", "7"))]) {
+      assert.isTrue(held.meets(other))
+      assert.isTrue(other.meets(held))
+    }
+    assert.isFalse(held.meets(of(key("public.a", "2"), key("public.c"))))
+    held.addAll(of(key("public.a", "2"), key("public.c")))
+    assert.deepStrictEqual(held.counts, [
+      { table: "public.a", rows: 2 },
+      { table: "public.b", rows: undefined },
+      { table: "public.c", rows: undefined }
+    ])
+  })
 })
