@@ -2,7 +2,7 @@
 import { Effect, Option, Stream } from "effect"
 import { Flag } from "effect/cli"
 import { SqlClient } from "effect/sql"
-import { ConnectorConfig } from "../ConnectorConfig.ts"
+import { ConnectorConfig, ConnectorConfigError } from "../ConnectorConfig.ts"
 import * as IdentityKey from "../schema/IdentityKey.ts"
 import { fits } from "../schema/SchemaChange.ts"
 import { resolve, type TypeName } from "../schema/SourceType.ts"
@@ -133,14 +133,21 @@ const ofServer = ({ database, isReadOnly, number, role, tls, version }: Server):
     : ok("encryption", tls)
 ]
 
+/** Asked before anything else: such a pooler may lose the statements of whatever is asked after it. */
+const pooled = Effect.gen(function* () {
+  const { target } = yield* ConnectorConfig
+  if (target.lock === "none" || (yield* Effect.scoped(Standby.hasOwnSessions))) return []
+  const { message, remedy } = new Standby.SessionsPooled()
+  return [wrong("pooler", message, remedy)]
+}).pipe(
+  // A target that cannot be reached is told of once.
+  Effect.orElseSucceed(() => [])
+)
+
 const ofLock = Effect.fnUntraced(function* (session: Session.Session) {
   const { partition, target, topic } = yield* ConnectorConfig
   if (target.lock === "none") {
     return [note("lock", "target.lock is none: nothing keeps a second instance from running beside the first")]
-  }
-  if (!(yield* Effect.scoped(Standby.hasOwnSessions))) {
-    const { message, remedy } = new Standby.SessionsPooled()
-    return [wrong("lock", message, remedy)]
   }
   const holder = yield* reading(session, sessionOf(topic, partition))
   if (holder === null) return [ok("lock", "no connector applies this topic here")]
@@ -474,6 +481,7 @@ const everything = Effect.gen(function* () {
   const { consumer: reader } = yield* ConnectorConfig
   const topic = yield* Effect.result(consumer.bounds)
   const bounds = topic._tag === "Success" ? topic.success : undefined
+  const ofPooler = yield* pooled
   const target = yield* Effect.result(ofTarget(bounds))
   const stored = target._tag === "Success" ? target.success.stored : undefined
   const at = reader.endpoint === undefined ? "" : ` at ${reader.endpoint}`
@@ -485,6 +493,7 @@ const everything = Effect.gen(function* () {
         )
       : wrong("topic", topic.failure.message, topic.failure.remedy),
     ...(stored === undefined || bounds === undefined ? [] : yield* asked("position", ofPosition(stored, bounds))),
+    ...ofPooler,
     ...(target._tag === "Success"
       ? target.success.items
       : [wrong("target", target.failure.message, target.failure.remedy)])
@@ -553,6 +562,13 @@ export const command = <LiveError, FileContext>(parts: Operation.Parts<LiveError
     },
     Effect.fnUntraced(function* ({ grants, role }, json) {
       if (grants) return yield* Operation.print(json, yield* script(Option.getOrUndefined(role)))
+      if (Option.isSome(role)) {
+        return yield* new ConnectorConfigError({
+          key: "--role",
+          reason: "belongs to --grants: a role can only be checked by logging in as it",
+          remedy: "add --grants, or give the URL of the role"
+        })
+      }
       const items = yield* everything
       const isReady = !items.some(({ state }) => state === "wrong")
       yield* Operation.print(json, { json: { isReady, items }, text: items.map(lines).join("\n") })

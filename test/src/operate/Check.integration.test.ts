@@ -4,6 +4,7 @@ import * as events from "../../events.ts"
 import * as Operator from "../../operator.ts"
 import { eventually } from "../../pipeline.ts"
 import { TestPostgres } from "../../postgres.ts"
+import * as Pooler from "../../torture/Pooler.ts"
 
 const pets = events.relationOf()
 const pet = (id: number) => [
@@ -226,6 +227,44 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("check", (it) => {
 
       const strict = yield* check(command, "--schema-changes", "validate")
       assert.deepInclude(strict.named("tables").at(-1), { state: "wrong", finding: '"public"."loose" is not here' })
+    })
+  )
+
+  it.effect("tells how far retention is from what is still to be applied", () =>
+    Effect.gen(function* () {
+      const { append, broker, command, database, place, run } = yield* Operator.make()
+      yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name text)")
+      yield* append(pet(1))
+      const running = yield* run()
+      yield* eventually(Effect.map(database.query("SELECT FROM pets"), (rows) => rows.length === 1))
+      yield* running.signal("SIGTERM")
+      yield* running.ended
+      yield* append(pet(2))
+      for (const [start, name, state, finding] of [
+        [2, "retention", "ok", /^the topic goes back \d+ \w+, 2 records before the next record to apply$/],
+        [4, "retention", "note", /^the next record to apply is the first that the topic has/],
+        [4, "position", "note", /^retention has removed the record at offset 3 /],
+        [5, "position", "wrong", /^pets-0 was trimmed by retention: offset 4 is needed, the first available is 5$/]
+      ] as const) {
+        yield* Effect.orDie(broker.trim(place, start))
+        const { code, named } = yield* check(command)
+        assert.strictEqual(code, state === "wrong" ? 3 : 0)
+        assert.strictEqual(named(name)[0].state, state)
+        assert.match(named(name)[0].finding, finding)
+      }
+    })
+  )
+
+  it.effect("does not trust an advisory lock behind a pooler in transaction mode", () =>
+    Effect.gen(function* () {
+      const { append, command, database } = yield* Operator.make()
+      yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name text)")
+      yield* append(pet(1))
+      const { url } = yield* Pooler.make(database.url, 3)
+      const { code, named } = yield* check(command, "--url", Redacted.value(url))
+      assert.strictEqual(code, 3)
+      assert.deepInclude(named("pooler")[0], { state: "wrong" })
+      assert.include(named("pooler")[0].remedy, "target.lock: none")
     })
   )
 
