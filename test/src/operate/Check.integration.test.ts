@@ -287,6 +287,9 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("check", (it) => {
         readOnly.named("target").map(({ finding }) => finding),
         "the target is read-only"
       )
+      const misplaced = yield* command("check", "--role", "sink")
+      assert.deepStrictEqual([misplaced.code, misplaced.out], [2, ""])
+      assert.match(misplaced.err, /--role: belongs to --grants/)
     })
   )
 })
