@@ -44,7 +44,7 @@ export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionG
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `nothing was skipped, and nothing proves what the removed records held: copy the tables from the source again; then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and start again; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
+    return `nothing was skipped, and nothing proves what the removed records held: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings; only then copy the tables from the source again, so that retention removes nothing between the two, and start with \`existing-row: update\` until it has caught up; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
   }
   override get message() {
     return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`

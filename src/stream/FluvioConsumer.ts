@@ -73,7 +73,7 @@ export class OffsetEvicted extends Schema.TaggedError<OffsetEvicted>()("OffsetEv
   available: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = `the records in between are gone: copy the tables from the source again, then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings`
+  readonly remedy = `the records in between are gone: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again`
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} was removed by retention; the first available is ${this.available}`
   }

@@ -145,7 +145,7 @@ export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissi
   offset: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = `its rest cannot be applied as one: copy the tables from the source again, then run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings`
+  readonly remedy = `its rest cannot be applied as one: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again`
   override get message() {
     return `reading starts at offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
   }

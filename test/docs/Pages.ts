@@ -15,7 +15,7 @@ export const paths: ReadonlyArray<string> = [
 export const read = (path: string): string => readFileSync(join(root, path), "utf8")
 
 /** Without what stands in fenced blocks. */
-export const prose = (page: string): string => page.replaceAll(/^```.*?^```$/gms, "")
+export const prose = (page: string): string => page.replaceAll(/^ *```.*?^ *```$/gms, "")
 
 /** The anchors that a page has, as GitHub makes them of its headings. */
 export const anchors = (page: string): ReadonlyArray<string> =>
@@ -35,10 +35,10 @@ export interface Block {
 
 /** The fenced blocks of a page, in their order. */
 export const blocks = (page: string): ReadonlyArray<Block> =>
-  [...page.matchAll(/(?:^<!-- not run: ([^\n]*) -->\n+)?^```(\w*)\n(.*?)^```$/gms)].map(
-    ([, notRun, language, text]) => ({
+  [...page.matchAll(/(?:^ *<!-- not run: ([^\n]*) -->\n+)?^( *)```(\w*)\n(.*?)^ *```$/gms)].map(
+    ([, notRun, indentation, language, text]) => ({
       language,
-      text,
+      text: text.replaceAll(new RegExp(`^${indentation}`, "gm"), ""),
       notRun
     })
   )
