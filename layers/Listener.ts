@@ -7,6 +7,7 @@ import { ConnectorConfigError } from "../src/ConnectorConfig.ts"
 import * as Endpoints from "../src/operate/Endpoints.ts"
 import type { ListenAddress } from "../src/SettingKind.ts"
 import type { Telemetry } from "../src/Telemetry.ts"
+import * as Page from "./Page.ts"
 
 /** Whoever still reads when the connector ends is cut off after this time. */
 const gracefulShutdownTimeout = "1 second"
@@ -29,8 +30,8 @@ export const serve = Effect.fnUntraced(function* (telemetry: Telemetry, listen: 
   const context = yield* Layer.build(
     NodeHttpServer.layerServer(createServer, { ...listen, gracefulShutdownTimeout })
   ).pipe(Effect.mapError(refused))
-  yield* Endpoints.serve(telemetry).pipe(Effect.provideContext(context))
-  yield* HttpServer.addressFormattedWith((address) => Effect.logInfo(`Health, status and metrics at ${address}`)).pipe(
-    Effect.provideContext(context)
-  )
+  yield* Endpoints.serve(telemetry, yield* Page.load).pipe(Effect.provideContext(context))
+  yield* HttpServer.addressFormattedWith((address) =>
+    Effect.logInfo(`Status page, health and metrics at ${address}`)
+  ).pipe(Effect.provideContext(context))
 })

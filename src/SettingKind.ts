@@ -317,3 +317,10 @@ export const databaseUrl: Kind<Redacted.Redacted<string>> = {
   shown: withoutPasswords,
   explain: problemOf
 }
+
+export const secret = (expects: string): Kind<Redacted.Redacted<string>> => ({
+  codec: Schema.RedactedFromValue(Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{8,}$/))),
+  expects,
+  json: texts("^[\\x21-\\x7e]{8,}$"),
+  shown: () => "…"
+})

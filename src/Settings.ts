@@ -18,6 +18,7 @@ import {
   offset,
   oneOf,
   renames,
+  secret,
   tables,
   text,
   time,
@@ -274,10 +275,18 @@ export const settings = {
   },
   shutdownTimeout: setting(time, "20 s", "How long a shutdown waits for the group in hand, before that is rolled back"),
   http: {
-    listen: optional(listenAddress, "Where health, status and metrics are served over HTTP; without it, nowhere", {
-      flag: "http-listen"
-    }),
-    readyLag: optional(natural(0), "With more records of lag the connector is not ready; without it, any lag is")
+    listen: optional(
+      listenAddress,
+      "Where the status page, health, status and metrics are served over HTTP; without it, nowhere",
+      {
+        flag: "http-listen"
+      }
+    ),
+    readyLag: optional(natural(0), "With more records of lag the connector is not ready; without it, any lag is"),
+    token: optional(
+      secret("at least 8 characters without spaces"),
+      "Who bears it may pause and resume over HTTP, and on the status page; without it, nobody may"
+    )
   },
   acceptEpoch: optional(offset, "The source was rewound: accept its new history from this offset on", {
     flag: "accept-epoch"

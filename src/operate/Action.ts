@@ -36,6 +36,8 @@ export interface Done {
   /** The facts that tell what was done: offsets, ids, LSNs; never a row's value. */
   readonly detail: { readonly [key: string]: unknown }
   readonly reason: string | undefined
+  /** Who, where it is not whoever the session is of. */
+  readonly by?: string | undefined
 }
 
 /** Who asks: the role, and where its session comes from. */
@@ -43,11 +45,11 @@ export const asker =
   "pg_catalog.format('%s@%s', session_user, coalesce(pg_catalog.host(pg_catalog.inet_client_addr()), 'local'))"
 
 /** Writes it down, in the transaction that does it. */
-export const record = Effect.fnUntraced(function* ({ action, detail, reason }: Done) {
+export const record = Effect.fnUntraced(function* ({ action, by, detail, reason }: Done) {
   const sql = yield* SqlClient.SqlClient
   const { partition, topic } = yield* ConnectorConfig
   yield* sql`
     INSERT INTO fluvio.action (topic, partition, action, detail, reason, done_by)
-    VALUES (${topic}, ${partition}::int4, ${action}, ${JSON.stringify(detail)}::jsonb, ${reason ?? null}, ${sql.literal(asker)})
+    VALUES (${topic}, ${partition}::int4, ${action}, ${JSON.stringify(detail)}::jsonb, ${reason ?? null}, ${by ?? sql.literal(asker)})
   `
 })

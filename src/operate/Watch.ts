@@ -1,7 +1,8 @@
 /** How the connector of this process is, for whoever watches it: what it tells of itself, and what the target tells. */
-import { Cause, Effect, Exit, Option, Semaphore } from "effect"
+import { Cause, Effect, Exit, Option, Schedule, Semaphore } from "effect"
 import { ConnectorConfig } from "../ConnectorConfig.ts"
 import * as Telemetry from "../Telemetry.ts"
+import { History, type Point } from "./History.ts"
 import type { Instance, State } from "./Instance.ts"
 import type { Services } from "./Operation.ts"
 import * as Status from "./Status.ts"
@@ -84,8 +85,13 @@ export interface Watch {
   readonly refresh: Effect.Effect<void>
   /** The same as `status --json`, as far as it is known now. */
   readonly status: Effect.Effect<Status.Status>
+  /** What the target told is not taken for what it would tell now: something was done. */
+  readonly forget: Effect.Effect<void>
+  /** The last hour, the oldest first. */
+  readonly history: () => ReadonlyArray<Point>
 }
 
+/** It keeps the history until the scope closes. */
 export const make = Effect.fnUntraced(function* (telemetry: Telemetry.Telemetry) {
   const context = yield* Effect.context<Services>()
   const config = yield* ConnectorConfig
@@ -113,6 +119,12 @@ export const make = Effect.fnUntraced(function* (telemetry: Telemetry.Telemetry)
           : error.message
   })
 
+  const history = new History()
+  yield* Effect.map(Telemetry.now, (now) => {
+    const { lag, totals } = telemetry.snapshot(now)
+    history.add(now, lag?.records ?? null, totals.records)
+  }).pipe(Effect.repeat(Schedule.spaced("1 second")), Effect.forkScoped)
+
   const own = Effect.map(Telemetry.now, (now) => telemetry.snapshot(now))
   const watch: Watch = {
     own,
@@ -122,7 +134,11 @@ export const make = Effect.fnUntraced(function* (telemetry: Telemetry.Telemetry)
       Effect.asVoid,
       Effect.provideContext(context)
     ),
-    status: Effect.map(Telemetry.now, (now) => merge(config, told, targetError, telemetry.snapshot(now), now))
+    status: Effect.map(Telemetry.now, (now) => merge(config, told, targetError, telemetry.snapshot(now), now)),
+    forget: Effect.sync(() => {
+      askedAt = -Infinity
+    }),
+    history: () => history.points
   }
   return watch
 })

@@ -1,6 +1,7 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, Redacted } from "effect"
+import { Effect, Fiber, Redacted } from "effect"
 import { type AddressInfo, createServer, type Server } from "node:net"
+import type { Point } from "../../src/operate/History.ts"
 import type { Status } from "../../src/operate/Status.ts"
 import type { Readiness } from "../../src/operate/Watch.ts"
 import * as events from "../events.ts"
@@ -17,6 +18,13 @@ const pet = (id: number, name = `pet ${id}`) => [
   events.commit(1000 + id)
 ]
 
+interface Event {
+  readonly id: string
+  readonly status: Status
+  readonly takesActions: boolean
+  readonly history?: ReadonlyArray<Point>
+}
+
 interface Answer {
   readonly status: number
   readonly headers: Headers
@@ -25,7 +33,7 @@ interface Answer {
 
 /** Where it serves, once it does, and what it answers there. */
 const served = Effect.fnUntraced(function* (running: Running) {
-  const address = () => /Health, status and metrics at (http:\S+?)"?\s/.exec(running.err())?.[1]
+  const address = () => /Status page, health and metrics at (http:\S+?)"?\s/.exec(running.err())?.[1]
   yield* eventually(Effect.sync(() => address() !== undefined))
   return (path: string, init?: RequestInit): Effect.Effect<Answer> =>
     Effect.promise(async (signal) => {
@@ -143,6 +151,65 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("the endpoints", (it)
       assert.deepInclude(yield* status(ask), { position: null, targetError: "it did not answer for 4 seconds" })
       yield* proxy.setFrozen(false)
       yield* isIn(ask, "following")
+    })
+  )
+
+  it.effect("pause and resume for whoever bears the token, and for nobody else", () =>
+    Effect.gen(function* () {
+      const { database, run } = yield* Operator.make("pets", { FLUVIO_PG_HTTP_TOKEN: "open-sesame" })
+      const ask = yield* Effect.flatMap(run("--http-listen", "0"), served)
+      yield* isIn(ask, "following")
+      const post = (path: string, body: string, authorization?: string) =>
+        ask(path, { method: "POST", body, ...(authorization === undefined ? {} : { headers: { authorization } }) })
+      const reason = JSON.stringify({ reason: "index build" })
+      for (const [expected, path, body, authorization] of [
+        [401, "/pause", reason, undefined],
+        [401, "/pause", reason, "Bearer open-sesame2"],
+        [401, "/resume", "", "open-sesame"],
+        [400, "/pause", "", "Bearer open-sesame"],
+        [400, "/pause", JSON.stringify({ reason: " " }), "Bearer open-sesame"],
+        [400, "/pause", JSON.stringify({ reason: "x".repeat(10_000) }), "Bearer open-sesame"]
+      ] as const) {
+        assert.strictEqual((yield* post(path, body, authorization)).status, expected, `${path} ${body}`)
+      }
+      assert.isNull((yield* status(ask)).pause)
+
+      const paused = yield* post("/pause", reason, "Bearer open-sesame")
+      assert.deepInclude(JSON.parse(paused.text) as object, { paused: true, before: null })
+      yield* isIn(ask, "paused")
+      assert.deepInclude((yield* status(ask)).pause, { by: "http", reason: "index build" })
+      assert.strictEqual((yield* post("/resume", "", "Bearer open-sesame")).status, 200)
+      yield* isIn(ask, "following")
+      assert.deepStrictEqual(yield* database.query("SELECT action, reason, done_by FROM fluvio.action ORDER BY id"), [
+        { action: "pause", reason: "index build", done_by: "http" },
+        { action: "resume", reason: null, done_by: "http" }
+      ])
+    })
+  )
+
+  it.effect("tell every second how it is, the history first, and last that it has stopped", () =>
+    Effect.gen(function* () {
+      const { run } = yield* Operator.make()
+      const connector = yield* run("--http-listen", "0")
+      const ask = yield* served(connector)
+      assert.strictEqual((yield* ask("/pause", { method: "POST" })).status, 404)
+      yield* isIn(ask, "following")
+      const listening = yield* Effect.forkChild(ask("/events"), { startImmediately: true })
+      yield* isIn(ask, "following")
+      yield* connector.signal("SIGTERM")
+      const { headers, text } = yield* Fiber.join(listening)
+      assert.strictEqual((yield* connector.ended).code, 0)
+      assert.strictEqual(headers.get("content-type"), "text/event-stream")
+      const told = text
+        .trim()
+        .split("\n\n")
+        .map((event) => JSON.parse(event.replace("event: status\ndata: ", "")) as Event)
+      const [first, ...others] = told
+      assert.isAbove(first.history?.length ?? 0, 0)
+      assert.deepInclude(first, { takesActions: false })
+      assert.isTrue(others.every(({ history }) => history === undefined))
+      const last = told[told.length - 1]
+      assert.strictEqual(last.status.instances.find(({ id }) => id === last.id)?.state, "stopped")
     })
   )
 

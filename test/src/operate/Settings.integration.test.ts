@@ -40,7 +40,7 @@ describe("config", () => {
     Effect.gen(function* () {
       const path = yield* file(connector)
       const words = ["config", "--config", path, "--schema-changes", "full"]
-      const variables = { ...secret, FLUVIO_PG_GROUP_BYTES: "3 MiB" }
+      const variables = { ...secret, FLUVIO_PG_GROUP_BYTES: "3 MiB", FLUVIO_PG_HTTP_TOKEN: "open-sesame" }
       const { code, err, out } = yield* invoke([...words, "--json"], variables)
       assert.deepStrictEqual({ code, err }, { code: 0, err: "" })
       const found = JSON.parse(out) as { readonly [key: string]: unknown }
@@ -55,6 +55,7 @@ describe("config", () => {
         ["group.transactions", null, "default"],
         ["schema-changes", "full", "--schema-changes"],
         ["on-error.decode", "quarantine", "parameters.on-error"],
+        ["http.token", "…", "FLUVIO_PG_HTTP_TOKEN"],
         ["tables.include", ["public.pets"], "parameters.tables.include"],
         ["tables.map", { "public.pets": "copy.pets" }, "parameters.tables.map"]
       ] as const) {
