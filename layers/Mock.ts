@@ -167,6 +167,7 @@ export const layerOffsetStore: Layer.Layer<OffsetStore, never, StoredRef | SqlCl
         load: Ref.get(ref),
         inspect: Ref.get(ref),
         pause: Effect.sync(() => undefined),
+        skips: Effect.succeed([]),
         report: () => Effect.succeed(0),
         save: Effect.fnUntraced(function* (previous, next, changed) {
           const { described, position } = yield* Ref.get(ref)

@@ -12,6 +12,7 @@ import type * as Operation from "./operate/Operation.ts"
 import * as Pause from "./operate/Pause.ts"
 import * as Position from "./operate/Position.ts"
 import * as Quarantine from "./operate/Quarantine.ts"
+import * as Skip from "./operate/Skip.ts"
 import * as Settings from "./operate/Settings.ts"
 import * as Status from "./operate/Status.ts"
 import * as SettingFlags from "./SettingFlags.ts"
@@ -94,6 +95,7 @@ const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, Fi
   Pause.pause(parts),
   Pause.resume(parts),
   Position.command(parts),
+  Skip.command(parts),
   Check.command(parts),
   Plan.command(parts),
   Settings.config(parts),

@@ -263,6 +263,7 @@ export const assembling = Effect.fnUntraced(function* (
   { bounds, needed }: { readonly bounds: Bounds; readonly needed: Offset }
 ) {
   const config = yield* ConnectorConfig
+  const { skips } = yield* OffsetStore
   const { savedBy } = stored
   const through = savedBy === "connector" ? undefined : Option.getOrUndefined(stored.position)?.offset
   // A log's first record that cannot be read may have been a Begin: that shows further on.
@@ -274,6 +275,7 @@ export const assembling = Effect.fnUntraced(function* (
     maxBytes: config.group.bytes,
     floatNull: config.floatNull,
     onUnreadable: config.onError.decode,
+    skips: yield* skips,
     acceptEpoch: config.acceptEpoch,
     hasTransactions: isFirst && (yield* startsUnreadable(needed, bounds))
   })

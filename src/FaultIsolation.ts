@@ -8,7 +8,7 @@ import { Effect, Predicate } from "effect"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import type { FluvioError } from "./stream/FluvioConsumer.ts"
 import type { Group } from "./stream/Group.ts"
-import { formatLsn } from "./stream/OffsetStore.ts"
+import { formatLsn, type Skip } from "./stream/OffsetStore.ts"
 import * as Quarantine from "./Quarantine.ts"
 import { type Applied, together } from "./Applied.ts"
 import * as Sink from "./Sink.ts"
@@ -17,7 +17,8 @@ import { FoldGivenUp, isFoldsOwn, isTooMuch, type SinkError } from "./SinkError.
 import type { Change, End, Piece } from "./stream/Change.ts"
 import type { Relation } from "./stream/Relation.ts"
 
-export type ApplyError = SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineResolved
+export type ApplyError =
+  SinkError | FluvioError | Quarantine.QuarantineLimit | Quarantine.QuarantineResolved | Quarantine.SkipCancelled
 
 export interface Apply {
   /**
@@ -45,7 +46,7 @@ class Follows {
 const changesOf = (group: Group): number => group.reduce((sum, piece) => sum + piece.changes.length, 0)
 
 /** Which policy speaks of the error; `undefined` for what is never one transaction's fault. */
-const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows"> | undefined => {
+const reasonOf = (error: SinkError): Exclude<Quarantine.Reason, "follows" | "skipped"> | undefined => {
   switch (error._tag) {
     case "ApplyFailed": {
       const { class: failureClass } = error.failure
@@ -108,6 +109,30 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
     return applied
   })
 
+  /** Passes over a transaction that an operator has asked to pass over. */
+  const discard = Effect.fnUntraced(function* (
+    skip: Skip,
+    piece: Piece,
+    end: End,
+    first: Piece["first"],
+    changes: ReadonlyArray<Change>
+  ) {
+    const schemaChanges = yield* sink.schemaChanges(piece.changes, end.commitLsn)
+    const { reason: message } = skip
+    const facts = { epoch: piece.epoch, reason: "skipped", sqlState: undefined, message, schemaChanges } as const
+    const held: Quarantine.Held = { first, end, xid: piece.xid, changes, ...facts }
+    const applied = yield* sink.past(piece, end, (unsaved) => quarantine.discard(held, unsaved, skip))
+    yield* Effect.logWarning(
+      `Passed over the transaction at offsets ${first} to ${end.record.offset} (${formatLsn(skip.commitLsn)}), as an operator has asked: ${message}`
+    )
+    if (schemaChanges.length > 0) {
+      yield* Effect.logWarning(
+        `Its change of the schema is not made. What follows of these tables may need it; run in the target: ${schemaChanges.join("; ")}`
+      )
+    }
+    return applied
+  })
+
   /** What an operator has resolved meanwhile holds nothing back. */
   const follows = Effect.fnUntraced(function* (changes: ReadonlyArray<Change>) {
     if (!quarantine.follows(changes)) return false
@@ -147,7 +172,8 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
     Effect.catchTag(tryOne(piece, end, plan), "QuarantineResolved", () => applyOne(piece, end))
 
   const tryOne = Effect.fnUntraced(function* (piece: Piece, end: End, plan?: Sink.Plan) {
-    const { changes, first, refusal, xid } = piece
+    const { changes, first, refusal, skip, xid } = piece
+    if (skip !== undefined) return yield* discard(skip, piece, end, first, changes)
     if (refusal !== undefined) return yield* judge(refusal, piece, end, first, changes)
     if (yield* follows(changes)) {
       const sqlState = undefined
@@ -179,7 +205,9 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
   const applyGroup = (group: Group, plan?: Sink.Plan): Sink.Run<Applied, ApplyError> => {
     const [piece] = group
     if (group.length === 1 && piece.end !== undefined) return applyOne(piece, piece.end, plan)
-    const isClean = group.every(({ changes, refusal }) => refusal === undefined && !quarantine.follows(changes))
+    const isClean = group.every(
+      ({ changes, refusal, skip }) => refusal === undefined && skip === undefined && !quarantine.follows(changes)
+    )
     if (!isClean) return applyHalves(group)
     pace.tries(changesOf(group))
     return sink.whole(group, "folded", plan).pipe(
@@ -258,6 +286,11 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
       })
     })
     yield* note(first)
+    const { skip } = first
+    if (skip !== undefined) {
+      const end = yield* drain
+      return end instanceof Sink.BrokenOff ? end : yield* discard(skip, whole(end), end, first.first, touched)
+    }
     if (isFollowing) return yield* follow
     const noted = Effect.gen(function* () {
       const piece = yield* more

@@ -17,13 +17,16 @@ import { HeldKeys, keysOf, nameOf, relationsOf } from "./HeldKeys.ts"
 import { namedIn, shapesOf } from "./HeldShapes.ts"
 import type { Change, End } from "./stream/Change.ts"
 import { FluvioConsumer, type FluvioError, type FluvioRecord, Offset } from "./stream/FluvioConsumer.ts"
-import { type Described, formatLsn } from "./stream/OffsetStore.ts"
+import { type Described, formatLsn, type Skip } from "./stream/OffsetStore.ts"
 import { isRetryable } from "./stream/Outcome.ts"
 import * as Mapping from "./target/Mapping.ts"
 import * as SqlFailure from "./target/SqlFailure.ts"
 
-/** Why a transaction is set aside: the class that `on-error.*` names, or that it follows one with the same key. */
-export type Reason = "data" | "constraint" | "schema" | "decode" | "follows"
+/**
+ * Why a transaction is set aside: the class that `on-error.*` names, that it follows one with the same key, or that an
+ * operator has asked to pass over it.
+ */
+export type Reason = "data" | "constraint" | "schema" | "decode" | "follows" | "skipped"
 
 /** A transaction to set aside. */
 export interface Held {
@@ -53,6 +56,18 @@ export class QuarantineLimit extends Schema.TaggedError<QuarantineLimit>()("Quar
     "`fluvio-postgres-sink quarantine list` shows what is held: resolve it with `quarantine replay` or `quarantine discard`, or raise `quarantine-limit`; then start again"
   override get message() {
     return `${this.limit} transactions in a row were set aside and are held, and the one that ends at offset ${this.offset} would be set aside too: ${this.reason}`
+  }
+}
+
+/** A transaction was about to be passed over, and the operator has taken that back. */
+export class SkipCancelled extends Schema.TaggedError<SkipCancelled>()("SkipCancelled", {
+  offset: Offset,
+  commitLsn: Schema.String
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "nothing is to be done: it is read again, and applied"
+  override get message() {
+    return `transaction ${this.commitLsn}, which ends at offset ${this.offset}, is not to be passed over any more`
   }
 }
 
@@ -111,6 +126,16 @@ export interface Quarantine {
     held: Held,
     unsaved: Described
   ) => Effect.Effect<void, SqlFailure.SqlFailure | FluvioError | QuarantineResolved, SqlClient.SqlClient>
+  /** Stores it as {@link Quarantine.hold} does, but discarded: it holds nothing back. In the ambient transaction. */
+  readonly discard: (
+    held: Held,
+    unsaved: Described,
+    skip: Skip
+  ) => Effect.Effect<
+    void,
+    SqlFailure.SqlFailure | FluvioError | QuarantineResolved | SkipCancelled,
+    SqlClient.SqlClient
+  >
   /** Called when the transaction that {@link Quarantine.hold} was part of is committed. */
   readonly held: (held: Held) => void
   /** A transaction was applied: counting in a row begins anew. */
@@ -316,6 +341,26 @@ export const make = Effect.fn("Quarantine.make")(function* () {
     written = BigInt(id)
   })
 
+  const discard = Effect.fnUntraced(function* (held: Held, unsaved: Described, { commitLsn, epoch, reason }: Skip) {
+    const sql = yield* SqlClient.SqlClient
+    const { offset } = held.end.record
+    const lsn = formatLsn(commitLsn)
+    const [asked] = yield* sql<{ readonly asked_by: string }>`
+      UPDATE fluvio.skip SET skipped_at = clock_timestamp()
+      WHERE topic = ${topic} AND partition = ${partition}::int4 AND epoch = ${epoch}::int4
+        AND commit_lsn = ${lsn}::pg_lsn AND skipped_at IS NULL
+      RETURNING asked_by
+    `.pipe(SqlFailure.typed)
+    if (asked === undefined) return yield* new SkipCancelled({ offset, commitLsn: lsn })
+    yield* hold(held, unsaved)
+    yield* sql`
+      UPDATE fluvio.quarantine SET status = 'discarded', resolved_at = clock_timestamp(), resolved_by = ${asked.asked_by},
+        resolved_reason = ${reason}
+      WHERE topic = ${topic} AND partition = ${partition}::int4 AND first_offset = ${String(held.first)}::int8
+        AND last_offset = ${String(offset)}::int8 AND status = 'held'
+    `.pipe(SqlFailure.typed)
+  })
+
   const applied = Effect.gen(function* () {
     if (known.inARow === 0) return
     const sql = yield* SqlClient.SqlClient
@@ -330,6 +375,7 @@ export const make = Effect.fn("Quarantine.make")(function* () {
     follows,
     refresh,
     hold,
+    discard,
     held: (held) => {
       keysOfAll(held).texts.forEach((text) => keys.add(HeldKeys.parse(text)))
       if (written !== undefined) {

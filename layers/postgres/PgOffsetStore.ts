@@ -219,12 +219,13 @@ const createOperation = Effect.gen(function* () {
     CREATE TABLE fluvio.skip (
       topic text NOT NULL,
       partition int4 NOT NULL,
+      epoch int4 NOT NULL,
       commit_lsn pg_lsn NOT NULL,
       reason text NOT NULL,
       asked_by text NOT NULL,
       asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       skipped_at timestamptz,
-      PRIMARY KEY (topic, partition, commit_lsn)
+      PRIMARY KEY (topic, partition, epoch, commit_lsn)
     )
   `
   yield* sql`
@@ -324,6 +325,8 @@ const TypeRow = Schema.Struct({
   name: Schema.String,
   record_offset: Schema.NumberFromString.pipe(Schema.decodeTo(Offset))
 })
+const SkipRow = Schema.Struct({ epoch: Schema.Natural, commit_lsn: Schema.String, reason: Schema.String })
+const readSkips = Schema.decodeUnknownEffect(Schema.Array(SkipRow))
 const readPositions = Schema.decodeUnknownEffect(Schema.Array(PositionRow))
 const readRelations = Schema.decodeUnknownEffect(Schema.Array(RelationRow))
 const readTypes = Schema.decodeUnknownEffect(Schema.Array(TypeRow))
@@ -507,6 +510,24 @@ const make = Effect.gen(function* () {
       Effect.mapError(failed("reporting what the connector does"))
     )
 
+  const skips = Effect.flatMap(
+    sql`
+      SELECT epoch, pg_catalog.format('%s', commit_lsn) AS commit_lsn, reason FROM fluvio.skip
+      WHERE topic OPERATOR(pg_catalog.=) ${topic} AND partition OPERATOR(pg_catalog.=) ${partition}
+        AND skipped_at IS NULL
+    `,
+    readSkips
+  ).pipe(
+    SqlFailure.typed,
+    Effect.map((rows) =>
+      rows.flatMap(({ commit_lsn, epoch, reason }) => {
+        const commitLsn = parseLsn(commit_lsn)
+        return commitLsn === undefined ? [] : { epoch, commitLsn, reason }
+      })
+    ),
+    Effect.mapError(failed("asking what is to be passed over"))
+  )
+
   const first = (next: ReadonlyArray<string | null>) => sql`
     WITH claimed AS (
       UPDATE fluvio.offset
@@ -644,6 +665,7 @@ const make = Effect.gen(function* () {
     load,
     inspect,
     pause,
+    skips,
     report,
     save: (previous, next, changed) =>
       Effect.flatMap(save(previous, next, changed), (isSaved) =>

@@ -94,7 +94,8 @@ class Snapshot implements Place {
   }
 }
 
-const eventOf = (record: FluvioRecord): ReplicationEvent | undefined => {
+/** `undefined` for a record that cannot be read. */
+export const eventOf = (record: FluvioRecord): ReplicationEvent | undefined => {
   try {
     return decode(record, { floatNull: "null" })
   } catch (error) {

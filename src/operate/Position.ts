@@ -72,7 +72,7 @@ const proved = (finding: string): Judgement => ({
 })
 
 /** Where reading goes on. */
-const nextOf = (position: Option.Option<Position>): Offset =>
+export const nextOf = (position: Option.Option<Position>): Offset =>
   Offset.make(Option.match(position, { onNone: () => 0, onSome: ({ offset }) => offset + 1 }))
 
 export const judge = Effect.fnUntraced(function* (
@@ -203,7 +203,7 @@ const tellingInterval = 5000
 const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /** Reads from `from` to before `end`, until `take` says that it is enough. */
-const scan = Effect.fnUntraced(function* (
+export const scan = Effect.fnUntraced(function* (
   from: Offset,
   end: Offset,
   take: (records: ReadonlyArray<FluvioRecord>) => boolean
@@ -245,6 +245,7 @@ const learn = Effect.fnUntraced(function* (from: Offset, next: Offset, before: S
     maxBytes: Infinity,
     floatNull: "null",
     onUnreadable: "quarantine",
+    skips: [],
     acceptEpoch: undefined,
     hasTransactions: false
   })
@@ -273,7 +274,7 @@ interface Range {
   readonly lastTime: string | null
 }
 
-const lsnOf = (lsn: bigint | undefined): string | null => (lsn === undefined ? null : formatLsn(lsn))
+export const lsnOf = (lsn: bigint | undefined): string | null => (lsn === undefined ? null : formatLsn(lsn))
 
 const rangeOf = (lower: Place, upper: Place, { start }: Bounds): Range | null => {
   const firstOffset = Math.max(lower.next, start)
@@ -482,7 +483,7 @@ const yes = Flag.Boolean("yes").pipe(
   Flag.withDefault(false)
 )
 
-const lsnFlag = (name: string, description: string) =>
+export const lsnFlag = (name: string, description: string) =>
   Flag.String(name).pipe(
     Flag.withDescription(description),
     Flag.withMetavar("X/Y"),

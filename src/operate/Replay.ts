@@ -177,6 +177,7 @@ const applyOne = Effect.fnUntraced(function* (
     maxBytes: group.bytes,
     floatNull,
     onUnreadable: "halt",
+    skips: [],
     acceptEpoch: undefined,
     hasTransactions: false
   })

@@ -7,6 +7,7 @@ import {
   formatLsn,
   type Lsn,
   type Position,
+  type Skip,
   type StoredRelation,
   type StoredType
 } from "./OffsetStore.ts"
@@ -60,6 +61,8 @@ class Open {
   readonly began: Offset
   /** The source sends it again, as it seems. */
   readonly isRepeat: boolean
+  /** It is to be passed over. */
+  readonly skip: Skip | undefined
   /** A record of it could not be read; in a repeat that means nothing but that the record may have been the Commit. */
   hasUnreadable = false
   private changes: Array<Change> = []
@@ -72,10 +75,11 @@ class Open {
   /** The place in the source's log of the last change. */
   walStart = 0
 
-  constructor(begin: Begin | undefined, began: Offset, isRepeat: boolean) {
+  constructor(begin: Begin | undefined, began: Offset, isRepeat: boolean, skip?: Skip) {
     this.begin = begin
     this.began = began
     this.isRepeat = isRepeat
+    this.skip = skip
   }
 
   count(record: FluvioRecord): void {
@@ -106,6 +110,7 @@ class Open {
       records: this.records,
       end,
       repeated: undefined,
+      skip: this.skip,
       refusal: this.refusal
     }
     this.isFirst = false
@@ -182,6 +187,8 @@ export interface AssemblerOptions {
   readonly floatNull: FloatNullPolicy
   /** Whether a record that cannot be read ends in a throw, or in a piece with a `refusal`. */
   readonly onUnreadable: "halt" | "quarantine"
+  /** The transactions to pass over: what cannot be read of them halts nothing. */
+  readonly skips: ReadonlyArray<Skip>
   /** The offset of a Begin with which a new epoch begins: the operator says that the source was rewound before it. */
   readonly acceptEpoch: Offset | undefined
   /** The log is known to hold Begin and Commit; otherwise it shows with the first of them. */
@@ -311,7 +318,8 @@ export class Assembler {
       if (isLearning) this.learn(this.read(record, "null"), record)
       else this.assemble(record, pieces)
     } catch (error) {
-      if (this.options.onUnreadable === "halt" || !isUnreadable(error)) throw error
+      const isHalting = this.options.onUnreadable === "halt" && this.open?.skip === undefined
+      if (isHalting || !isUnreadable(error)) throw error
       if (isLearning) this.forgetUnreadable(error)
       else this.setAside(error, record, pieces)
     }
@@ -517,6 +525,7 @@ export class Assembler {
       records,
       end: this.endAt(last),
       repeated: { transactions, lowest, highest },
+      skip: undefined,
       refusal: undefined
     })
   }
@@ -550,8 +559,12 @@ export class Assembler {
     else this.checkProved(record.offset)
     // A transaction that is still open was broken off, and with it what it said of shapes.
     this.forgetOpen()
-    this.open = new Open(event, record.offset, isRepeat)
+    this.open = new Open(event, record.offset, isRepeat, isRepeat ? undefined : this.skipOf(event))
     this.open.count(record)
+  }
+
+  private skipOf({ finalLsn }: Begin): Skip | undefined {
+    return this.options.skips.find(({ commitLsn, epoch }) => commitLsn === finalLsn && epoch === this.epoch)
   }
 
   /**

@@ -1,6 +1,6 @@
 /** What a source transaction is made of: changes, and the pieces in which they are handed on. */
 import type { FluvioRecord, Offset } from "./FluvioConsumer.ts"
-import type { Lsn } from "./OffsetStore.ts"
+import type { Lsn, Skip } from "./OffsetStore.ts"
 import type { Relation } from "./Relation.ts"
 import type { Unreadable } from "./TransactionError.ts"
 import type { Tuple } from "./Tuple.ts"
@@ -100,6 +100,8 @@ export interface Piece {
   readonly end: End | undefined
   /** Whole transactions that were applied before; the piece has no changes and only moves the position on. */
   readonly repeated: Repeated | undefined
+  /** An operator has asked to pass over the transaction. */
+  readonly skip: Skip | undefined
   /** A record of it cannot be read: it must not be applied. What could be read of it is in `changes`. */
   readonly refusal: Unreadable | undefined
 }

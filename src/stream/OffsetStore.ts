@@ -103,6 +103,14 @@ export interface Pause {
   readonly at: string
 }
 
+/** An operator has asked that a transaction be passed over whole. */
+export interface Skip {
+  /** The history of the source that the LSN is of. */
+  readonly epoch: number
+  readonly commitLsn: Lsn
+  readonly reason: string
+}
+
 /** What is stored before anything was applied. */
 export const nothingStored: Stored = {
   position: Option.none(),
@@ -171,6 +179,8 @@ export class OffsetStore extends Context.Service<
      * not `previous`.
      */
     forget(previous: Position): Effect.Effect<void, PositionConflict | OffsetStoreError>
+    /** What an operator has asked to pass over, and is not passed yet. */
+    readonly skips: Effect.Effect<ReadonlyArray<Skip>, OffsetStoreError>
     /** Whether an operator has asked that nothing be applied for now. */
     readonly pause: Effect.Effect<Pause | undefined, OffsetStoreError>
     /**

@@ -131,6 +131,7 @@ const table = {
   // Setting aside
   QuarantineLimit: "data",
   QuarantineResolved: "passing",
+  SkipCancelled: "passing",
   // The process
   ConnectorConfigError: "settings",
   PackageMissing: "settings",
@@ -139,6 +140,7 @@ const table = {
   ReplayRefused: "data",
   NotReady: "answer",
   PositionRefused: "position",
+  SkipRefused: "position",
   // The parts for development
   BrokerError: "settings",
   DatabaseError: "defect",

@@ -39,6 +39,7 @@ const read = (until: number, isDecoding: boolean) =>
       maxBytes: group.bytes,
       floatNull,
       onUnreadable: onError.decode,
+      skips: [],
       acceptEpoch,
       hasTransactions: true
     })

@@ -13,7 +13,8 @@ import { NotReady } from "../../src/operate/Operation.ts"
 import { PositionRefused } from "../../src/operate/Position.ts"
 import { NotHeld } from "../../src/operate/Held.ts"
 import { ReplayRefused } from "../../src/operate/Replay.ts"
-import { QuarantineLimit, QuarantineResolved } from "../../src/Quarantine.ts"
+import { SkipRefused } from "../../src/operate/Skip.ts"
+import { QuarantineLimit, QuarantineResolved, SkipCancelled } from "../../src/Quarantine.ts"
 import * as Decision from "../../src/schema/Decision.ts"
 import { RowSecurityActive, TableMissing } from "../../src/schema/Router.ts"
 import { SchemaRefused } from "../../src/schema/SchemaChange.ts"
@@ -183,6 +184,11 @@ export const examples: {
   NotReady: new NotReady({
     message: "the place in the topic is not proved",
     remedy: "point the connector at the topic it was reading"
+  }),
+  SkipCancelled: new SkipCancelled({ offset, commitLsn }),
+  SkipRefused: new SkipRefused({
+    message: "orders-0 holds no transaction with the commit LSN 16/B374D848 behind the position",
+    remedy: "take the LSN from the connector's error, or from its log"
   }),
   PositionRefused: new PositionRefused({
     message: "offset 4711 of orders-0 lies inside a transaction, which is applied whole or not at all",

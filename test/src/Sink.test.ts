@@ -216,6 +216,7 @@ describe("Sink", () => {
         end: { record, commitLsn: lsn(1), commitTime: undefined, latestTime: undefined },
         epoch: 0,
         repeated: undefined,
+        skip: undefined,
         refusal: undefined
       }
       const plan = yield* sink.plan([empty, ...Array.from({ length: 300_000 }, () => empty)])

@@ -38,6 +38,7 @@ const defaults: AssemblerOptions = {
   floatNull: "halt",
   onUnreadable: "halt",
   acceptEpoch: undefined,
+  skips: [],
   hasTransactions: false
 }
 
@@ -243,6 +244,7 @@ describe("Assembler", () => {
         records: 7,
         end: { record: records[6]!, commitLsn: Events.lsn(100), commitTime: 7n, latestTime: 7n },
         repeated: undefined,
+        skip: undefined,
         refusal: undefined
       }
     ])
@@ -398,6 +400,7 @@ describe("Assembler", () => {
           records: 6,
           end: { record: Events.record(15, last[1]!), commitLsn: Events.lsn(300), commitTime: 9n, latestTime: 9n },
           repeated: { transactions: 2, lowest: Events.lsn(100), highest: Events.lsn(300) },
+          skip: undefined,
           refusal: undefined
         }
       ])
@@ -1105,5 +1108,40 @@ describe("Assembler", () => {
         { numRuns: 500 }
       )
     })
+  })
+})
+
+describe("a transaction that is to be passed over", () => {
+  const skips = [{ epoch: 0, commitLsn: Events.lsn(200), reason: "asked" }]
+  const wrong = Events.insert(pets.id, [Events.int4(2)])
+  const transactionOf = (lsn: number, ...ids: ReadonlyArray<number>) => [
+    Events.begin(lsn),
+    ...ids.map((id) => Events.insert(pets.id, row(id))),
+    Events.commit(lsn)
+  ]
+  const messages = [...transactionOf(100, 1), Events.begin(200), wrong, Events.commit(200), ...transactionOf(300, 3)]
+
+  it("is told apart by its commit LSN, within its epoch, and halts nothing by what cannot be read of it", () => {
+    const pieces = assemble(messages, { skips })
+    assert.deepStrictEqual(
+      pieces.map(({ first, refusal, skip }) => [Number(first), skip?.reason, refusal !== undefined]),
+      [
+        [0, undefined, false],
+        [3, "asked", true],
+        [6, undefined, false]
+      ]
+    )
+    for (const others of [[], [{ ...skips[0]!, epoch: 1 }], [{ ...skips[0]!, commitLsn: Events.lsn(201) }]]) {
+      assert.instanceOf(
+        thrownBy(() => assemble(messages, { skips: others })),
+        WrongArity
+      )
+    }
+  })
+
+  it("is passed over in all of its parts", () => {
+    const parts = assemble(transactionOf(200, 1, 2, 3), { skips, maxBytes: 1 })
+    assert.isAbove(parts.length, 1)
+    assert.deepStrictEqual([...new Set(parts.map(({ skip }) => skip?.reason))], ["asked"])
   })
 })

@@ -21,6 +21,7 @@ const piece = (changes: number, bytes: number, part: Partial<Piece> = {}): Piece
   end,
   epoch: 0,
   repeated: undefined,
+  skip: undefined,
   refusal: undefined,
   ...part
 })
