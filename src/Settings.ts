@@ -38,7 +38,8 @@ export interface Shorthand {
   readonly expects: string
 }
 
-interface Setting<out A> {
+/** One setting: how it is read, and what is said of it. */
+export interface Setting<out A> {
   readonly kind: "setting"
   readonly config: Config.Config<A>
   readonly description: string
