@@ -119,7 +119,7 @@ export const examples: {
     schema: undefined,
     table: undefined,
     column: undefined,
-    target: "db.example:5432/copy",
+    target: "db.example:5432, database copy",
     isRetryable: false,
     remedy:
       "check user, password and database of the target's URL, and the server's pg_hba.conf; a server that demands encryption needs sslmode=require"

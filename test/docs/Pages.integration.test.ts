@@ -49,7 +49,7 @@ const workshop: Effect.Effect<string, never, Scope.Scope> = Effect.acquireReleas
       ["fluvio-postgres-sink", `${node} "$@"`],
       // `npm start -- …`, without what npm prints and does with signals.
       ["npm", `shift 2; ${node} run "$@"`],
-      ["node", `shift; ${node} "$@"`]
+      ["npx", `shift 2; ${node} "$@"`]
     ]) {
       writeFileSync(join(folder, name), `#!/bin/sh\n${line}\n`)
       chmodSync(join(folder, name), 0o755)
