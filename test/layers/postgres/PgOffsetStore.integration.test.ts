@@ -72,6 +72,7 @@ const withoutQuarantineRecord = `
   DROP TABLE fluvio.instance, fluvio.pause, fluvio.skip, fluvio.action;
   DROP TABLE fluvio.quarantine_record;
   ALTER TABLE fluvio.quarantine DROP COLUMN schema_changes, DROP COLUMN in_a_row,
+    DROP COLUMN epoch, DROP COLUMN shapes, DROP COLUMN resolved_reason,
     ADD COLUMN records bytea[] NOT NULL, ADD UNIQUE (topic, partition, first_offset)`
 
 /** As the documentation gives it. */
