@@ -40,8 +40,12 @@ const lookBack = Effect.fnUntraced(function* (telemetry: Telemetry) {
   telemetry.firstRecord(first?.timestamp)
 })
 
-/** Writes what is known now into the target. */
+/**
+ * Writes what is known now into the target. Not before the connector has found its place: what is asked meanwhile would
+ * hide a pooler from it, which gives sessions in turn.
+ */
 const tellTarget = Effect.fnUntraced(function* (telemetry: Telemetry) {
+  if (!telemetry.hasStarted) return
   const { report } = yield* OffsetStore
   const instance = telemetry.snapshot(yield* Clock.currentTimeMillis)
   telemetry.held(yield* report(instance.id, instance.state, instance))

@@ -66,6 +66,7 @@ export class Telemetry {
   #committedAt: number | undefined
   #appendedAt: number | undefined
   #bounds: { readonly start: number; readonly end: number; readonly at: number } | undefined
+  #hasStarted = false
   /** Where the records end that have come. */
   #heard = 0
   /** When the log's first record was appended. */
@@ -119,12 +120,19 @@ export class Telemetry {
     this.#since = now
   }
 
+  /** Whether it has found its place, or whom it waits for: before that the target is not told anything. */
+  get hasStarted(): boolean {
+    return this.#hasStarted
+  }
+
   standingBy(now: number): void {
+    this.#hasStarted = true
     this.#enter("standing by", now)
   }
 
   /** Reading begins behind the position, in a log that holds `bounds`. */
   started(position: Position | undefined, bounds: Bounds, now: number): void {
+    this.#hasStarted = true
     this.#position = position
     this.#target = bounds.end
     this.#heard = 0

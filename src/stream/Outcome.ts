@@ -59,8 +59,8 @@ interface Facts {
 /** By what `target/SqlFailure` makes of the SQLSTATE. */
 const bySqlFailure = (failure: Facts): Outcome => {
   if (failure.isRetryable === true) return "passing"
-  // A pooler has lost a prepared statement, or mixed them up.
-  if (failure.sqlState === "26000" || failure.sqlState === "42P05") return "settings"
+  // A pooler has lost a prepared statement, or mixed them up; within a transaction the driver hides that behind 25P02.
+  if (["26000", "42P05", "25P02"].includes(failure.sqlState as string)) return "settings"
   switch (failure.class) {
     case "authentication":
     case "connection":

@@ -72,8 +72,8 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("status", (it) => {
       const connector = yield* run()
       yield* eventually(Effect.map(database.query("SELECT FROM pets"), (rows) => rows.length === 1))
       assert.strictEqual((yield* command("pause", "--reason", "a look")).code, 0)
-      yield* append(pet(2))
       yield* eventually(Effect.sync(() => connector.err().includes("Paused by")))
+      yield* append(pet(2))
       assert.match((yield* command("status")).out, /^state +paused by .*: a look$/m)
       yield* connector.signal("SIGKILL")
       yield* connector.ended
