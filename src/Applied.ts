@@ -47,7 +47,9 @@ export class ChangeCount {
         continue
       }
       if (change.relation !== known) counts = this.#of((known = change.relation))
-      counts[change.type] += 1
+      if (change.type === "insert") counts.insert += 1
+      else if (change.type === "update") counts.update += 1
+      else counts.delete += 1
     }
   }
 

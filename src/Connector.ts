@@ -401,12 +401,12 @@ const paced = (
       const ahead = yield* readAhead(records, assembler, config.group.bytes / 4, telemetry)
 
       const scope = yield* Effect.scope
-      const waiting: Array<Piece> = []
+      const waiting = new Group.Waiting()
       let committedAt = yield* now
       /** Open while no group is being applied. */
       const idle = yield* Latch.make(true)
 
-      const take = Effect.map(ahead.take, (pieces) => pieces.forEach((piece) => waiting.push(piece)))
+      const take = Effect.map(ahead.take, (pieces) => waiting.add(pieces))
       /** Whether something comes before `end`. Only looking is cut short, never taking, which would lose what was taken. */
       const takeBefore = Effect.fnUntraced(function* (end: Effect.Effect<unknown>) {
         const isThere = yield* Effect.raceFirst(Effect.as(Queue.peek(ahead.queue), true), Effect.as(end, false)).pipe(
@@ -424,24 +424,23 @@ const paced = (
       /** Waits until there is something worth a transaction: a change, or a position that is idle for long enough. */
       const gather = Effect.gen(function* () {
         const limits = pace.within(config.group)
-        if (waiting.length === 0) yield* take
-        while (!waiting.some(hasWork) && waiting.length < limits.rows) {
+        if (waiting.count === 0) yield* take
+        while (!waiting.hasWork && waiting.count < limits.rows) {
           if (!(yield* takeUntil(committedAt + Duration.toMillis(idlePosition)))) return
         }
         if (Duration.isZero(config.group.window)) {
-          if (!Group.isFull(waiting, limits) && (yield* Queue.size(ahead.queue)) > 0) yield* take
+          if (!waiting.isFull(limits) && (yield* Queue.size(ahead.queue)) > 0) yield* take
         } else {
           const until = (yield* now) + Duration.toMillis(config.group.window)
-          while (!Group.isFull(waiting, limits)) if (!(yield* takeUntil(until))) break
+          while (!waiting.isFull(limits)) if (!(yield* takeUntil(until))) break
         }
         // It is not its turn yet, and a large group costs the target less than two small ones.
-        while (!idle.isOpen() && !Group.isFull(waiting, limits)) if (!(yield* takeBefore(idle.await))) return
+        while (!idle.isOpen() && !waiting.isFull(limits)) if (!(yield* takeBefore(idle.await))) return
       })
 
       const form = Effect.gen(function* () {
         yield* gather
-        const size = Group.sizeOf(waiting as unknown as Group.Group, pace.within(config.group))
-        const group = waiting.splice(0, size) as unknown as Group.Group
+        const group = waiting.take(pace.within(config.group))
         return { group, plan: yield* sink.plan(group) }
       })
       /** The next group: formed and planned while the one before it is being applied. */
@@ -544,8 +543,6 @@ const traced = <E, R>(group: Group.Group, apply: Effect.Effect<Applied | Sink.Br
     ),
     Effect.withSpan("group", { attributes: { "first.offset": group[0].first } })
   )
-
-const hasWork = (piece: Piece): boolean => piece.changes.length > 0 || piece.end === undefined || !piece.isFirst
 
 /** Fewer rows may get through where many always meet a lock, another session, or a limit of the target. */
 const isAboutRows = (error: ConnectorError): boolean =>

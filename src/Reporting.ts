@@ -5,12 +5,11 @@
 import { Clock, Duration, Effect, Option, Schedule, Stream } from "effect"
 import { withFields } from "./LogFields.ts"
 import type { Metrics } from "./Metrics.ts"
+import { readable } from "./Progress.ts"
 import { FluvioConsumer } from "./stream/FluvioConsumer.ts"
 import { OffsetStore } from "./stream/OffsetStore.ts"
 import { outcomeOf } from "./stream/Outcome.ts"
 import type { Telemetry } from "./Telemetry.ts"
-
-const number = new Intl.NumberFormat("en")
 
 /** How often the topic is asked what it holds, and the target told what the connector does; a change of state is told at once. */
 const reportEvery = 5
@@ -94,7 +93,7 @@ export const run = Effect.fnUntraced(function* (telemetry: Telemetry, metrics: M
     if (records === 0 || lag === null || position === null) return
     const late = lag.seconds === null || lag.records === 0 ? "" : ` (${duration(lag.seconds)})`
     yield* Effect.logInfo(
-      `${place}: ${number.format(rate)} records/s, ${number.format(lag.records)} records behind${late}, at offset ${position.offset}`
+      `${place}: ${readable(rate)} records/s, ${readable(lag.records)} records behind${late}, at offset ${position.offset}`
     ).pipe(
       withFields({
         offset: position.offset,
@@ -115,7 +114,7 @@ export const run = Effect.fnUntraced(function* (telemetry: Telemetry, metrics: M
     const took = (now - behind.at) / 1000
     behind = undefined
     yield* Effect.logInfo(
-      `Caught up with ${place} at offset ${position?.offset ?? -1}: ${number.format(records)} records in ${duration(took)}`
+      `Caught up with ${place} at offset ${position?.offset ?? -1}: ${readable(records)} records in ${duration(took)}`
     ).pipe(withFields({ offset: position?.offset, lsn: position?.commitLsn ?? undefined }))
   })
 
