@@ -221,7 +221,9 @@ export const make = Effect.fn("Apply.make")(function* (sink: Sink.Sink, pace: Pa
           pace.slow()
           return Effect.andThen(Effect.logInfo(`${error.message}: going on with smaller groups`), applyHalves(group))
         }
-        return error.isRetryable ? Effect.fail(error as SinkError) : applyHalves(group)
+        // No smaller group makes what the program does in it succeed.
+        const isGroups = !error.isRetryable && error._tag !== "InTransactionFailed"
+        return isGroups ? applyHalves(group) : Effect.fail(error as SinkError)
       })
     )
   }

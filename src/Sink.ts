@@ -19,6 +19,7 @@ import {
   FoldGivenUp,
   identityFixed,
   IdentityMissing,
+  InTransactionFailed,
   isFoldsOwn,
   isTooMuch,
   refusedAt,
@@ -28,6 +29,7 @@ import {
   tableOf
 } from "./SinkError.ts"
 import * as Failpoint from "./Failpoint.ts"
+import { InTransaction } from "./InTransaction.ts"
 import { type PlannedChange, fold, inOrder } from "./plan/Fold.ts"
 import type { Group } from "./stream/Group.ts"
 import * as Mapping from "./target/Mapping.ts"
@@ -643,8 +645,15 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     }
   })
 
-  const save = Effect.fnUntraced(function* (position: Position, changes: Described) {
+  const isApplied = (relation: Relation): boolean => mapping.table(relation) !== undefined
+
+  const save = Effect.fnUntraced(function* (position: Position, changes: Described, { counted }: Tally) {
     const store = yield* OffsetStore
+    const inTransaction = yield* InTransaction
+    yield* inTransaction({ position, tables: counted.byTable(isApplied) }).pipe(
+      SqlFailure.typed,
+      Effect.mapError((failure) => new InTransactionFailed({ offset: position.offset, failure }))
+    )
     yield* Failpoint.at("before position")
     yield* store.save(saved, position, {
       relations: [...unsaved.relations, ...changes.relations],
@@ -659,7 +668,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     return {
       ...counts,
       position,
-      tables: counted.byTable((relation) => mapping.table(relation) !== undefined),
+      tables: counted.byTable(isApplied),
       appendedAt: pieces[pieces.length - 1].end?.record.timestamp,
       transactions: pieces.filter((piece) => piece.end !== undefined && piece.repeated === undefined).length,
       duplicates: pieces.reduce((sum, { repeated }) => sum + (repeated?.transactions ?? 0), 0),
@@ -694,7 +703,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
       Effect.gen(function* () {
         const learned = yield* plan?.version === router.version() ? applyPlanned(plan) : applyUnplanned
         ready = now()
-        yield* save(position, learned)
+        yield* save(position, learned, tally)
       })
     ).pipe(Effect.mapError(refusedAt(end!)))
     if (mode === "in-order") tally.replays = 1
@@ -751,7 +760,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
         end = applied.end
         const position = positionAt(end, applied.piece.epoch)
         ready = now()
-        yield* save(position, applied.learned)
+        yield* save(position, applied.learned, tally)
         return { position, piece: applied.piece }
       })
     ).pipe(Effect.mapError((error) => (end === undefined ? error : refusedAt(end)(error)))) as Run<
@@ -883,7 +892,7 @@ export const make = Effect.fn("Sink.make")(function* (stored: Stored, learned: D
     const position = positionAt(end, epoch)
     const started = now()
     const written = Effect.andThen(hold(unsaved), Failpoint.at("after quarantine write"))
-    yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes))))
+    yield* transaction(Effect.andThen(written, save(position, describedBy(piece.changes), tally)))
     for (const change of piece.changes) {
       if (change.type === "type") types.set(change.id, change)
       if (change.type === "relation") owners = owners.with(change.relation)

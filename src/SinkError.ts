@@ -42,6 +42,21 @@ export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed"
   }
 }
 
+/**
+ * What the program does in the transaction of a group was refused. Nothing of the group was applied, and none of its
+ * transactions is at fault.
+ */
+export class InTransactionFailed extends Schema.TaggedError<InTransactionFailed>()("InTransactionFailed", {
+  offset: Offset,
+  failure: SqlFailure.SqlFailure
+}) {
+  readonly isRetryable = isRetryable(this)
+  readonly remedy = "correct what the program that embeds the connector does in InTransaction"
+  override get message() {
+    return `offset ${this.offset}: a statement of InTransaction failed: ${this.failure.message}`
+  }
+}
+
 /** What the target says of a table that others refer to is the same as of any feature it does not have. */
 export const refusedTruncate = ({ emptied = [] }: Statement, failure: SqlFailure.SqlFailure): SqlFailure.SqlFailure => {
   if (failure.sqlState !== "0A000") return failure
@@ -150,6 +165,7 @@ export const identityFixed = (
 export type SinkError =
   | Unreadable
   | ApplyFailed
+  | InTransactionFailed
   | RowConflict
   | RowsUnfilled
   | IdentityMissing

@@ -82,7 +82,7 @@ export interface Pipeline {
 
 const settle = TestClock.adjust(0).pipe(Effect.andThen(Effect.yieldNow), Effect.repeat({ times: 20 }), Effect.asVoid)
 
-const until = (condition: () => boolean) =>
+export const until = (condition: () => boolean) =>
   Effect.gen(function* () {
     for (let turn = 0; !condition(); turn++) {
       if (turn === 10_000) return yield* Effect.die(new Error(`never: ${condition}`))

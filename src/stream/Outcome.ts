@@ -117,6 +117,7 @@ const table = {
   // The target
   SqlFailure: bySqlFailure,
   ApplyFailed: ({ failure = {} }) => bySqlFailure(failure),
+  InTransactionFailed: ({ failure = {} }) => (bySqlFailure(failure) === "passing" ? "passing" : "settings"),
   RowConflict: "conflict",
   RowsUnfilled: "conflict",
   IdentityMissing: "schema",

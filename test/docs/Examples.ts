@@ -19,7 +19,14 @@ import * as Decision from "../../src/schema/Decision.ts"
 import { RowSecurityActive, TableMissing } from "../../src/schema/Router.ts"
 import { SchemaRefused } from "../../src/schema/SchemaChange.ts"
 import * as Unfilled from "../../src/schema/Unfilled.ts"
-import { ApplyFailed, ArbiterMissing, IdentityFixed, IdentityMissing, RowConflict } from "../../src/SinkError.ts"
+import {
+  ApplyFailed,
+  ArbiterMissing,
+  IdentityFixed,
+  IdentityMissing,
+  InTransactionFailed,
+  RowConflict
+} from "../../src/SinkError.ts"
 import { LockLost, SessionsPooled } from "../../src/Standby.ts"
 import * as Fluvio from "../../src/stream/FluvioConsumer.ts"
 import { Lsn, OffsetStoreError, PositionConflict } from "../../src/stream/OffsetStore.ts"
@@ -125,6 +132,7 @@ export const examples: {
       "check user, password and database of the target's URL, and the server's pg_hba.conf; a server that demands encryption needs sslmode=require"
   }),
   ApplyFailed: new ApplyFailed({ ...place, failure: sqlFailure }),
+  InTransactionFailed: new InTransactionFailed({ offset, failure: sqlFailure }),
   RowConflict: new RowConflict({ ...place, kind: "update_missing", rows: 0 }),
   RowsUnfilled: new Unfilled.RowsUnfilled({
     ...place,

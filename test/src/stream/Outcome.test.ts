@@ -1,6 +1,7 @@
 import { assert, describe, it } from "vitest"
 import { readdirSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
+import * as Errors from "../../../src/Errors.ts"
 import {
   exitCodeOf,
   exitCodes,
@@ -69,6 +70,15 @@ describe("the table of outcomes", () => {
     }
     for (const tag of tags)
       assert.isTrue(classes.has(tag), `src/stream/Outcome.ts has an entry ${tag}, which no module exports`)
+  })
+
+  it("is of classes that programs find in Errors, but for those of the layers", async () => {
+    const own = [...(await exported())].filter(([, file]) => file.startsWith("src/")).map(([tag]) => tag)
+    assert.deepStrictEqual(
+      own.filter((tag) => !Object.hasOwn(Errors, tag)),
+      [],
+      "export them from src/Errors.ts"
+    )
   })
 
   it("is the only place that decides what is tried again", () => {
