@@ -12,6 +12,16 @@ const pet = relationOf()
 const row = (id: number, name: string) => insert(pet.id, [int4(id), text(name)])
 const log = Pipeline.log(begin(100), relation(pet), row(1, "n1"), row(2, "n2"), commit(100))
 
+const mark = (applying: Array<Connector.Applying>) =>
+  Effect.provideService(
+    Connector.InTransaction,
+    Effect.fnUntraced(function* (group) {
+      const sql = yield* SqlClient.SqlClient
+      applying.push(group)
+      yield* sql.unsafe("INSERT INTO app.mark SELECT now()")
+    })
+  )
+
 describe("layer", () => {
   it.effect("applies in the background, and tells what it does", () =>
     Effect.gen(function* () {
@@ -78,16 +88,6 @@ describe("layer", () => {
 })
 
 describe("InTransaction", () => {
-  const mark = (applying: Array<Connector.Applying>) =>
-    Effect.provideService(
-      Connector.InTransaction,
-      Effect.fnUntraced(function* (group) {
-        const sql = yield* SqlClient.SqlClient
-        applying.push(group)
-        yield* sql.unsafe("INSERT INTO app.mark SELECT now()")
-      })
-    )
-
   it.effect("runs behind the rows of a group, in its transaction", () =>
     Effect.gen(function* () {
       const applying: Array<Connector.Applying> = []
