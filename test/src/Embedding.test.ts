@@ -87,6 +87,13 @@ describe("layer", () => {
   )
 })
 
+const refusing = (sqlState: string) =>
+  Pipeline.start({
+    log: [...log, ...Pipeline.log(begin(200), row(3, "n3"), commit(200))],
+    config: { "on-error": "quarantine", retry: { times: 1 } },
+    answer: ({ text }) => (text.includes("app.mark") ? { sqlState } : undefined)
+  }).pipe(mark([]))
+
 describe("InTransaction", () => {
   it.effect("runs behind the rows of a group, in its transaction", () =>
     Effect.gen(function* () {
@@ -104,13 +111,6 @@ describe("InTransaction", () => {
       )
     })
   )
-
-  const refusing = (sqlState: string) =>
-    Pipeline.start({
-      log: [...log, ...Pipeline.log(begin(200), row(3, "n3"), commit(200))],
-      config: { "on-error": "quarantine", retry: { times: 1 } },
-      answer: ({ text }) => (text.includes("app.mark") ? { sqlState } : undefined)
-    }).pipe(mark([]))
 
   it.effect("ends the connector when it is refused, and no transaction of the source is held to be at fault", () =>
     Effect.gen(function* () {
