@@ -32,7 +32,7 @@ import * as Standby from "./Standby.ts"
 import { Assembler, boundaryOf, isReadable } from "./stream/Assembler.ts"
 import { type Piece } from "./stream/Change.ts"
 import { BeginMissing, type TransactionError } from "./stream/TransactionError.ts"
-import { isRetryable, positionSet } from "./stream/Outcome.ts"
+import { isRetryable, otherTopic, positionSet, untilCaughtUp } from "./stream/Outcome.ts"
 
 const place = { topic: Schema.String, partition: Schema.Natural }
 
@@ -44,7 +44,7 @@ export class RetentionGap extends Schema.TaggedError<RetentionGap>()("RetentionG
 }) {
   readonly isRetryable = isRetryable(this)
   get remedy() {
-    return `nothing was skipped, and nothing proves what the removed records held: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings; only then copy the tables from the source again, so that retention removes nothing between the two, and start with \`existing-row: update\` until it has caught up; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
+    return `nothing was skipped, and nothing proves what the removed records held: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings; only then copy the tables from the source again, so that retention removes nothing between the two, and ${untilCaughtUp}; of tables that were altered in the source meanwhile, delete the rows in fluvio.relation, and restart the inbound connector, which then describes them again`
   }
   override get message() {
     return `${this.topic}-${this.partition} was trimmed by retention: offset ${this.needed} is needed, the first available is ${this.available}`
@@ -57,8 +57,7 @@ export class PlaceNotProved extends Schema.TaggedError<PlaceNotProved>()("PlaceN
   offset: Offset
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "the topic was re-created or this is another cluster: point the connector at the topic it was reading"
+  readonly remedy = `the topic was re-created or this is another cluster: ${otherTopic}`
   override get message() {
     return `the record at offset ${this.offset} of ${this.topic}-${this.partition} is not the one that was applied there`
   }

@@ -5,7 +5,7 @@
  * Both pass `test/layers/fluvio/conformance.ts`.
  */
 import { type Array, Context, type Effect, Schema, type Stream } from "effect"
-import { isRetryable, positionSet } from "./Outcome.ts"
+import { isRetryable, otherTopic, positionSet, untilCaughtUp } from "./Outcome.ts"
 
 /** An absolute offset in a partition: a whole number from 0 to 2^53 - 1. */
 export const Offset = Schema.Natural.pipe(Schema.brand("Offset"))
@@ -73,7 +73,7 @@ export class OffsetEvicted extends Schema.TaggedError<OffsetEvicted>()("OffsetEv
   available: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = `the records in between are gone: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again`
+  readonly remedy = `the records in between are gone: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again; ${untilCaughtUp}`
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} was removed by retention; the first available is ${this.available}`
   }
@@ -86,8 +86,7 @@ export class OffsetBeyondEnd extends Schema.TaggedError<OffsetBeyondEnd>()("Offs
   end: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "check that the topic was not deleted and created again, that the endpoint is the right cluster, and that a position set by hand lies in the topic"
+  readonly remedy = `the topic was re-created, this is another cluster, or the position was set by hand to where the topic has nothing: ${otherTopic}`
   override get message() {
     return `offset ${this.requested} of ${this.topic}-${this.partition} lies beyond its end ${this.end}`
   }

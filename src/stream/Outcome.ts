@@ -25,6 +25,12 @@ export const exitCodes = {
 /** The command by which an operator has reading go on elsewhere, as the remedies name it. */
 export const positionSet = (flags: string): string => `\`fluvio-postgres-sink position set ${flags} --reason … --yes\``
 
+/** A copy holds a part of what the topic brings once more. */
+export const untilCaughtUp = "start with `existing-row: update` until it has caught up"
+
+/** What to do where the topic is not the one that was read. */
+export const otherTopic = `point the connector at the topic it was reading; or, if that is gone, run \`fluvio-postgres-sink position reset --reason … --yes\`, with the same settings, then copy the tables from the source again, and ${untilCaughtUp}`
+
 /** Whose turn it is, which is the kind of remedy that the error's own `remedy` spells out. */
 const outcomes = {
   /** It may pass by itself; the remedy is for when it does not. */

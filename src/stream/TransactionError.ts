@@ -1,10 +1,10 @@
 /** What keeps records from becoming whole source transactions. */
 import { Schema } from "effect"
 import { EventDecodeError, FloatNull } from "./ReplicationEvent.ts"
-import { isRetryable, positionSet } from "./Outcome.ts"
+import { isRetryable, positionSet, untilCaughtUp } from "./Outcome.ts"
 
 /** Where only a copy of the tables tells what the target should hold. */
-const copyAgain = `copy the tables from the source again, then run ${positionSet("--at-lsn X/Y --allow-loss")}, with the same settings and the LSN at which the source was when the copy began`
+const copyAgain = `copy the tables from the source again, then run ${positionSet("--at-lsn X/Y --allow-loss")}, with the same settings and the LSN at which the source was when the copy began; ${untilCaughtUp}`
 
 /** What is known of the place where a transaction could not be put together. */
 const facts = {
@@ -145,7 +145,7 @@ export class BeginMissing extends Schema.TaggedError<BeginMissing>()("BeginMissi
   offset: Schema.Natural
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy = `its rest cannot be applied as one: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again`
+  readonly remedy = `its rest cannot be applied as one: run ${positionSet("--first-whole-transaction --allow-loss")}, with the same settings, and only then copy the tables from the source again; ${untilCaughtUp}`
   override get message() {
     return `reading starts at offset ${this.offset}, inside a transaction whose beginning is no longer in the topic`
   }
