@@ -12,7 +12,6 @@
  * Gotcha: no statement has an effect. What the target would refuse, or which rows it has, is for the test to say, with
  * `answer`; without it every statement does what it should.
  */
-import { crc32c } from "@node-rs/crc32"
 import { PgClient } from "@effect/sql-pg"
 import { Context, Deferred, type Duration, Effect, Layer, Option, Ref, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
@@ -31,6 +30,7 @@ import { qualified } from "../src/target/Identifier.ts"
 import { nothingStored, OffsetStore, type Position, PositionConflict, type Stored } from "../src/stream/OffsetStore.ts"
 import * as SourceType from "../src/schema/SourceType.ts"
 import * as TargetTable from "../src/target/TargetTable.ts"
+import { crc32c } from "./fluvio/Natives.ts"
 
 const utf8 = new TextEncoder()
 

@@ -11,6 +11,7 @@ export { ConnectorConfigError } from "./ConfigSource.ts"
 // Reading the topic
 export {
   BatchTooLarge,
+  CodecMissing,
   CorruptBatch,
   DriverLimit,
   type FluvioError,

@@ -15,7 +15,6 @@
  *   a record arrives or the server goes.
  * - It cannot be given TLS settings, and it writes its own log lines to stderr (`RUST_LOG=off` ends that).
  */
-import { crc32c } from "@node-rs/crc32"
 import { Array, Duration, Effect, Layer, Stream } from "effect"
 import { createRequire } from "node:module"
 import {
@@ -37,6 +36,7 @@ import {
 } from "../../src/stream/FluvioConsumer.ts"
 import { fetchBounds } from "./Bounds.ts"
 import { connectLeader, type Place } from "./Connection.ts"
+import { crc32c } from "./Natives.ts"
 import { type Cluster, type ClusterOptions, formatAddress, resolve } from "./Profile.ts"
 
 export interface ClientConsumerOptions extends ClusterOptions {

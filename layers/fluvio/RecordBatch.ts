@@ -4,11 +4,9 @@
  * It resembles Kafka's batch of version 2, with differences that matter: compression covers the count together with the
  * records, a key is a flag and bytes, and headers are only a number.
  */
-import { crc32c } from "@node-rs/crc32"
-import lz4 from "lz4-napi"
 import { gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib"
-import snappy from "snappy"
 import { FluvioRecord, type Offset } from "../../src/stream/FluvioConsumer.ts"
+import { crc32c, lz4, NativeMissing, snappy } from "./Natives.ts"
 import { readI64, writeI64 } from "./Wire.ts"
 
 /** A batch is damaged: its lengths, checksum or codec are wrong, or it holds something else than its header says. */
@@ -121,7 +119,8 @@ const offsetAt = (bytes: Buffer, start: number): number => {
 
 /**
  * The records of one batch from the offset `from` on, in order. Uncompressed keys and values are views into `bytes`.
- * The checksum is verified first, and every byte of the batch must be accounted for. Throws {@link BatchCorrupt}.
+ * The checksum is verified first, and every byte of the batch must be accounted for. Throws {@link BatchCorrupt},
+ * or {@link NativeMissing} when the codec's package is.
  */
 export const decodeRecords = (
   bytes: Buffer,
@@ -145,6 +144,7 @@ export const decodeRecords = (
   try {
     plain = decompress(codec, body, maxBatchBytes)
   } catch (cause) {
+    if (cause instanceof NativeMissing) throw cause
     throw new BatchCorrupt(baseOffset, `its ${codec} data: ${cause instanceof Error ? cause.message : String(cause)}`)
   }
   return new RecordReader(plain, baseOffset, readI64(bytes, start + at.firstTimestamp)).records(from)
@@ -376,7 +376,7 @@ const compress = (codec: Codec, bytes: Buffer): Buffer => {
     case "snappy":
       return snappyFrames(bytes)
     case "lz4":
-      return lz4.compressFrameSync(bytes)
+      return lz4().compressFrameSync(bytes)
     case "zstd":
       return zstdCompressSync(bytes)
   }
@@ -392,7 +392,7 @@ const decompress = (codec: Codec, bytes: Buffer, limit: number): Buffer => {
     case "snappy":
       return snappyPlain(bytes, limit)
     case "lz4":
-      return lz4.decompressFrameSync(lz4Frame(bytes, limit))
+      return lz4().decompressFrameSync(lz4Frame(bytes, limit))
     case "zstd":
       return zstdDecompressSync(bytes, { maxOutputLength: limit })
   }
@@ -417,7 +417,7 @@ const snappyFrames = (bytes: Buffer): Buffer => {
   const pieces: Array<Uint8Array> = [snappyStart]
   for (let start = 0; start < bytes.length; start += snappyChunkBytes) {
     const plain = bytes.subarray(start, start + snappyChunkBytes)
-    const compressed = snappy.compressSync(plain)
+    const compressed = snappy().compressSync(plain)
     const smaller = compressed.length < plain.length
     const data = smaller ? compressed : plain
     const head = Buffer.allocUnsafe(8)
@@ -451,7 +451,7 @@ const snappyPlain = (bytes: Buffer, limit: number): Buffer => {
       if (type === snappyCompressed && snappyLength(data) > snappyChunkBytes) {
         throw new Error("a chunk above 64 KiB")
       }
-      const plain = type === snappyCompressed ? (snappy.uncompressSync(data) as Buffer) : data
+      const plain = type === snappyCompressed ? (snappy().uncompressSync(data) as Buffer) : data
       if (snappyChecksum(plain) !== bytes.readUInt32LE(start)) {
         throw new Error("a chunk's checksum differs")
       }

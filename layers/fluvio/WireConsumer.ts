@@ -5,10 +5,10 @@
  * offset the server gave it, and a checksum over its content. So whatever would make a reader skip or repeat silently is
  * seen and becomes an error.
  */
-import { crc32c } from "@node-rs/crc32"
 import { Array, Duration, Effect, Layer, Stream } from "effect"
 import {
   BatchTooLarge,
+  CodecMissing,
   CorruptBatch,
   FluvioConsumer,
   type FluvioError,
@@ -21,6 +21,7 @@ import {
 } from "../../src/stream/FluvioConsumer.ts"
 import { failureOf, fetchBounds } from "./Bounds.ts"
 import { connectLeader, type Place } from "./Connection.ts"
+import { crc32c, NativeMissing } from "./Natives.ts"
 import { type ClusterOptions, resolve } from "./Profile.ts"
 import { errorText, StreamFetch, UpdateOffsets } from "./Protocol.ts"
 import { BatchCorrupt, type Batches, decodeRecords, findBatches } from "./RecordBatch.ts"
@@ -75,7 +76,7 @@ class Batcher {
       this.batches = found.whole
       return found
     } catch (cause) {
-      this.stop(this.corrupt(cause))
+      this.stop(this.unreadable(cause))
       return { whole: [], cut: undefined }
     }
   }
@@ -113,7 +114,7 @@ class Batcher {
       try {
         decoded = decodeRecords(this.bytes, batch, this.next)
       } catch (cause) {
-        this.stop(this.corrupt(cause))
+        this.stop(this.unreadable(cause))
         break
       }
       const gap = this.gap(decoded, batch.baseOffset, batch.lastOffset)
@@ -145,7 +146,11 @@ class Batcher {
     return expected === last + 1 ? undefined : new OffsetGap({ ...this.place, expected, received: last + 1 })
   }
 
-  private corrupt(cause: unknown): CorruptBatch {
+  private unreadable(cause: unknown): CorruptBatch | CodecMissing {
+    if (cause instanceof NativeMissing) {
+      const { packageName, reason } = cause
+      return new CodecMissing({ ...this.place, offset: this.next, package: packageName, reason })
+    }
     return cause instanceof BatchCorrupt
       ? new CorruptBatch({ ...this.place, offset: cause.offset, reason: cause.reason })
       : new CorruptBatch({ ...this.place, offset: this.next, reason: String(cause) })

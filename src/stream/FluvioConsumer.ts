@@ -142,6 +142,22 @@ export class CorruptBatch extends Schema.TaggedError<CorruptBatch>()("CorruptBat
   }
 }
 
+/** A batch is compressed in a way that needs a package, and the package is not installed. Nothing of it was emitted. */
+export class CodecMissing extends Schema.TaggedError<CodecMissing>()("CodecMissing", {
+  ...place,
+  offset: Schema.Natural,
+  package: Schema.String,
+  reason: Schema.String
+}) {
+  readonly isRetryable = isRetryable(this)
+  get remedy() {
+    return `install it with \`npm install ${this.package}\` and without \`--omit=optional\`, then start again; batches without compression, or of gzip or zstd, need no package`
+  }
+  override get message() {
+    return `the batch at offset ${this.offset} of ${this.topic}-${this.partition} can only be unpacked with the package ${this.package}, which cannot be loaded: ${this.reason}`
+  }
+}
+
 /** A batch is larger than the reader is willing to hold. */
 export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
   ...place,
@@ -264,6 +280,7 @@ export type FluvioError =
   | OffsetBeyondEnd
   | TopicNotFound
   | CorruptBatch
+  | CodecMissing
   | BatchTooLarge
   | OffsetGap
   | LeaderMoved

@@ -99,6 +99,7 @@ const table = {
   FluvioProtocolError: "settings",
   FluvioTlsError: "settings",
   FluvioProfileError: "settings",
+  CodecMissing: "settings",
   DriverLimit: "settings",
   // Records to transactions
   EventDecodeError: "data",

@@ -77,6 +77,7 @@ export const examples: {
     path: "/home/sink/.fluvio/config",
     reason: "it has no current profile"
   }),
+  CodecMissing: new Fluvio.CodecMissing({ ...topic, offset, package: "snappy", reason: "Cannot find module 'snappy'" }),
   DriverLimit: new Fluvio.DriverLimit({
     driver: "client",
     reason: "the profile asks for TLS, which the library cannot be told"
