@@ -14,7 +14,8 @@
  *   FLUVIO_PG_DATABASE_URL: postgresql://…   url: ${{ secrets.MY_URL }}
  * ```
  *
- * `${{ secrets.NAME }}` stands for an entry of the file's own `secrets`, or else for the environment variable `NAME`.
+ * `${{ secrets.NAME }}` stands for an entry of the file's own `secrets`, or else of the file of `--secrets`, or else for
+ * the environment variable `NAME`.
  * Nothing in the file is ignored: what has no effect here is refused. Messages name keys and never show values.
  */
 import { Effect, FileSystem, Predicate, Redacted } from "effect"
@@ -99,7 +100,7 @@ const interpolate = (tree: Tree, path: Path, secretOf: (name: string) => string 
   return String(tree).replaceAll(/\$\{\{(.*?)\}\}/gs, (_, expression: string) => {
     const name = /^\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*$/.exec(expression)?.[1]
     if (name === undefined) return refuse(path, "only ${{ secrets.NAME }} can stand between the braces")
-    const remedy = `set the environment variable ${name}`
+    const remedy = `set the environment variable ${name}, or give it in the file of --secrets`
     return secretOf(name) ?? refuse(path, `the secret ${name} is neither in the file nor in the environment`, remedy)
   })
 }
@@ -364,7 +365,12 @@ export const parse = (
         const used = new Map<string, string>()
         const secretOf = (name: string) => {
           const given = at(own, name)
-          const secret = Predicate.isString(given) && given !== "" ? given : variables[name]
+          const secret =
+            Predicate.isString(given) && given !== ""
+              ? given
+              : Object.hasOwn(variables, name)
+                ? variables[name]
+                : undefined
           used.set(name, secret ?? "")
           return secret
         }
@@ -378,25 +384,58 @@ export const parse = (
     )
   )
 
-/** Reads a configuration file; secrets that it does not hold come from `variables`. */
-export const load = Effect.fn("ConfigFile.load")(function* (path: string, variables: Variables) {
+/**
+ * Reads the text of a file of secrets, which came from `file`: `NAME=value` in each line, without the blanks around both,
+ * as Fluvio's connectors read it. They pass over what they do not understand; here only blank lines and comments are.
+ */
+export const parseSecrets = (text: string, file: string): Effect.Effect<Variables, ConnectorConfigError> =>
+  Effect.suspend(() =>
+    Effect.fromResult(
+      refusing(() => {
+        const secrets = new Map<string, string>()
+        for (const [index, line] of text
+          .replace(/^\uFEFF/, "")
+          .split("\n")
+          .entries()) {
+          if (/^\s*(?:#|$)/.test(line)) continue
+          const refuseLine = (reason: string) =>
+            refuse([file], `${reason}, at line ${index + 1}`, `correct the file of secrets at line ${index + 1}`)
+          const [, name, value] =
+            /^\s*([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$/s.exec(line) ?? refuseLine("expected NAME=value")
+          if (value.trim() === "") refuseLine("a secret has no value")
+          if (secrets.has(name)) refuseLine("a secret is given twice")
+          secrets.set(name, value.trim())
+        }
+        return Object.fromEntries(secrets)
+      })
+    )
+  )
+
+const readFile = Effect.fnUntraced(function* (path: string, flag: string, what: string) {
   if (isConnectionString(path)) {
     return yield* new ConnectorConfigError({
-      key: "--config",
+      key: flag,
       reason: "is the connection to a database, and not a file",
-      remedy: "give the connection by FLUVIO_PG_DATABASE_URL, and by --config the path of a file"
+      remedy: `give the connection by FLUVIO_PG_DATABASE_URL, and by ${flag} the path of a file`
     })
   }
   const fs = yield* FileSystem.FileSystem
-  const text = yield* fs.readFileString(path).pipe(
+  return yield* fs.readFileString(path).pipe(
     Effect.mapError(
       () =>
         new ConnectorConfigError({
           key: path,
-          reason: "the configuration file cannot be read",
+          reason: `the ${what} cannot be read`,
           remedy: "check that the file exists and that the connector's user may read it"
         })
     )
   )
-  return yield* parse(text, path, variables)
+})
+
+/** Reads a configuration file; secrets that it does not hold come from the file `secrets`, or else from `variables`. */
+export const load = Effect.fn("ConfigFile.load")(function* (path: string, variables: Variables, secrets?: string) {
+  const text = yield* readFile(path, "--config", "configuration file")
+  const given =
+    secrets === undefined ? {} : yield* parseSecrets(yield* readFile(secrets, "--secrets", "file of secrets"), secrets)
+  return yield* parse(text, path, { ...variables, ...given })
 })

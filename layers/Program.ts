@@ -66,7 +66,7 @@ export const main = () =>
     version: version(),
     variables: process.env,
     isTerminal: process.stderr.isTTY,
-    readConfigFile: (path) => ConfigFile.load(path, process.env),
+    readConfigFile: (path, secrets) => ConfigFile.load(path, process.env, secrets),
     configFileSchema: ConfigFile.schema,
     live: Live.layer,
     run: run.pipe(

@@ -2,7 +2,20 @@
  * The command line. It knows the settings and the commands, and not the parts they run on: those are given to it, so
  * that embedders and tests may give others.
  */
-import { Cause, Console, Effect, Exit, Layer, Logger, Option, Predicate, Runtime } from "effect"
+import {
+  Cause,
+  Console,
+  Effect,
+  Exit,
+  identity,
+  Layer,
+  Logger,
+  type LogLevel,
+  Option,
+  Predicate,
+  References,
+  Runtime
+} from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag } from "effect/cli"
 import { ConnectorConfig } from "./ConnectorConfig.ts"
 import * as Check from "./operate/Check.ts"
@@ -52,21 +65,26 @@ const logFormats = ["auto", "pretty", "logfmt", "json"] as const
 const withName = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.flatMap(ConnectorConfig, ({ name, partition, topic }) => withFields({ name, topic, partition })(effect))
 
-/** Logs go to the standard error, as text for people and as logfmt for machines unless told otherwise. */
+/**
+ * Logs are text for people and logfmt for machines unless told otherwise. They go to the standard error, and to the
+ * standard output where Fluvio has started the connector, as its own connectors' do.
+ */
 const layerLogger = (
   format: (typeof logFormats)[number],
-  { isTerminal, variables }: Pick<Parts<never, never, never, never>, "isTerminal" | "variables">
+  { isTerminal, variables }: Pick<Parts<never, never, never, never>, "isTerminal" | "variables">,
+  isFluvios: boolean
 ): Layer.Layer<never> => {
-  const isPretty = format === "pretty" || (format === "auto" && isTerminal)
+  const isPretty = format === "pretty" || (format === "auto" && isTerminal && !isFluvios)
+  const onLines = isFluvios ? Logger.withConsoleLog : Logger.withConsoleError
   const logger =
     format === "json"
-      ? Logger.withConsoleError(Logger.formatJson)
+      ? onLines(Logger.formatJson)
       : isPretty
         ? Logger.consolePretty({ colors: isTerminal && !(variables["NO_COLOR"] ?? "") && variables["TERM"] !== "dumb" })
-        : Logger.withConsoleError(Logger.formatLogFmt)
+        : onLines(Logger.formatLogFmt)
   return Layer.mergeAll(
     Logger.layer([logger, Logger.tracerLogger]),
-    Layer.succeed(Logger.LogToStderr, true),
+    Layer.succeed(Logger.LogToStderr, !isFluvios),
     Layer.succeed(HasFields, !isPretty)
   )
 }
@@ -103,13 +121,14 @@ const operations = <LiveError, FileContext>(parts: Operation.Parts<LiveError, Fi
 ]
 
 const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(
-  parts: Parts<RunError, RunContext, LiveError, FileContext, DemoError, DemoContext>
+  parts: Parts<RunError, RunContext, LiveError, FileContext, DemoError, DemoContext>,
+  isFluvios: boolean
 ) => {
   const run = Command.make(
     "run",
-    { config: SettingFlags.configFile, settings: SettingFlags.all },
-    Effect.fnUntraced(function* ({ config, settings }) {
-      const sources = yield* SettingFlags.sources(parts, config, settings)
+    { files: SettingFlags.files, settings: SettingFlags.all },
+    Effect.fnUntraced(function* ({ files, settings }) {
+      const sources = yield* SettingFlags.sources(parts, files, settings)
       yield* withName(parts.run).pipe(Effect.provide(ConnectorConfig.layerFrom(sources)), logDefects)
     })
   ).pipe(
@@ -124,6 +143,10 @@ const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, D
       {
         command: `FLUVIO_PG_DATABASE_URL=postgresql://… ${program} run --topic orders`,
         description: "Without a file"
+      },
+      {
+        command: `${program} --config connector.yaml --secrets secrets.txt`,
+        description: "As Fluvio starts its connectors: without a command, with the log on the standard output"
       }
     ])
   )
@@ -150,14 +173,49 @@ const make = <RunError, RunContext, LiveError, FileContext, DemoError = never, D
   return Command.make(program).pipe(
     Command.withSharedFlags({
       logFormat: Flag.Literals("log-format", logFormats).pipe(
-        Flag.withDescription("Form of the log, on the standard error (auto: pretty on a terminal, else logfmt)"),
+        Flag.withDescription("Form of the log (auto: pretty on a terminal, else logfmt)"),
         Flag.withDefault("auto")
       )
     }),
     Command.withDescription("Applies the PostgreSQL changes of a Fluvio topic to another PostgreSQL, exactly once"),
     Command.withSubcommands([run, ...operations(parts), ...(parts.demo === undefined ? [] : [demo(parts.demo)])]),
-    Command.provide(({ logFormat }) => layerLogger(logFormat, parts))
+    Command.provide(({ logFormat }) => layerLogger(logFormat, parts, isFluvios))
   )
+}
+
+/** Whether no command is given, but the files that Fluvio gives each connector that it starts. */
+const isStartedByFluvio = ([first = "", ...rest]: ReadonlyArray<string>): boolean => {
+  if (/^(?:-c|--config|--secrets)(?:=|$)/.test(first)) return true
+  const [, value] = /^--log-(?:level|format)(=?)/.exec(first) ?? []
+  return value !== undefined && isStartedByFluvio(value === "=" ? rest : rest.slice(1))
+}
+
+const rustTarget = program.replaceAll("-", "_")
+
+const rustLevels: { readonly [name: string]: LogLevel.LogLevel } = {
+  off: "None",
+  error: "Error",
+  warn: "Warn",
+  info: "Info",
+  debug: "Debug",
+  trace: "Trace"
+}
+
+/**
+ * What `RUST_LOG` asks of this program: a level for all, or `target=level` where the target's name begins this one's. The
+ * longest such target decides, and what is said of other programs is none of its business.
+ */
+const rustLevelOf = (directives: string): LogLevel.LogLevel | undefined => {
+  let found: { readonly length: number; readonly level: LogLevel.LogLevel } | undefined
+  for (const directive of directives.split(",")) {
+    const [first, second] = directive.trim().split("=", 2)
+    const isForAll = second === undefined && Object.hasOwn(rustLevels, first.toLowerCase())
+    const target = isForAll ? "" : first.replaceAll("-", "_")
+    const name = (isForAll ? first : (second ?? "trace")).toLowerCase()
+    if ((first === "" && !isForAll) || !rustTarget.startsWith(target) || !Object.hasOwn(rustLevels, name)) continue
+    if (found === undefined || target.length >= found.length) found = { length: target.length, level: rustLevels[name] }
+  }
+  return found?.level
 }
 
 const indent = (text: string) => text.replaceAll("\n", "\n  ")
@@ -204,8 +262,14 @@ export const run =
   <RunError, RunContext, LiveError, FileContext, DemoError = never, DemoContext = never>(
     parts: Parts<RunError, RunContext, LiveError, FileContext, DemoError, DemoContext>
   ) =>
-  (args: ReadonlyArray<string>) =>
-    Command.runWith(make(parts), { version: parts.version })(args).pipe(
+  (args: ReadonlyArray<string>) => {
+    const isFluvios = isStartedByFluvio(args)
+    const level = rustLevelOf(parts.variables["RUST_LOG"] ?? "")
+    return Command.runWith(make(parts, isFluvios), { version: parts.version })(
+      isFluvios ? ["run", ...args] : args
+    ).pipe(
+      // Of less weight than --log-level.
+      level === undefined ? identity : Effect.provideService(References.MinimumLogLevel, level),
       Effect.provide([
         CliOutput.layerPresenter(presenter(args)),
         CliConfig.layer({
@@ -223,6 +287,7 @@ export const run =
         return Console.error(`${program}: ${describeDefect(Cause.squash(cause))}`)
       })
     )
+  }
 
 /** An interrupted connector has finished the group in hand, or given it up as a whole: that is success. */
 export const teardown: Runtime.Teardown = (exit, onExit) => {

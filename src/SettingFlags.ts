@@ -1,7 +1,7 @@
 /** Settings as the command line takes them: one flag each, beside the configuration file and the environment. */
 import { Effect, Option } from "effect"
 import { Flag, Param, Primitive } from "effect/cli"
-import { type ConfigSource, type ConnectorConfigError, fromEnvironment, fromObject } from "./ConnectorConfig.ts"
+import { type ConfigSource, ConnectorConfigError, fromEnvironment, fromObject } from "./ConnectorConfig.ts"
 import type { JsonSchema } from "./SettingKind.ts"
 import { type Path, shorthands, table } from "./Settings.ts"
 
@@ -58,12 +58,22 @@ export const all = flagsOf(flags)
 /** The settings of a command that only has to find the topic and the target. */
 export const toConnect = flagsOf(flags.filter(({ name }) => connecting.includes(name)))
 
-export const configFile = unchecked("config", Primitive.Path("file")).pipe(
-  Flag.withAlias("c"),
-  Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
-  Flag.withMetavar("file"),
-  Flag.optional
-)
+const fileFlag = (name: string) => unchecked(name, Primitive.Path("file")).pipe(Flag.withMetavar("file"))
+
+/** The files that every command takes settings from. */
+export const files = {
+  config: fileFlag("config").pipe(
+    Flag.withAlias("c"),
+    Flag.withDescription("Configuration file, such as connector.yaml; flags and environment prevail over it"),
+    Flag.optional
+  ),
+  secrets: fileFlag("secrets").pipe(
+    Flag.withDescription("File with a line NAME=value for each ${{ secrets.NAME }} of the configuration file"),
+    Flag.optional
+  )
+}
+
+export type Files = { readonly [name in keyof typeof files]: Option.Option<string> }
 
 const nameOfFlag = (path: Path) => {
   const flag = flags.find((candidate) => candidate.path.join() === path.join())
@@ -86,7 +96,11 @@ const fromFlags = (given: Given): ConfigSource => {
 export interface Surroundings<FileContext> {
   /** Settings, and the secrets that a configuration file refers to. */
   readonly variables: { readonly [name: string]: string | undefined }
-  readonly readConfigFile: (path: string) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
+  /** Secrets that the file refers to are looked up in the file of `secrets` before the variables, where one is given. */
+  readonly readConfigFile: (
+    path: string,
+    secrets?: string
+  ) => Effect.Effect<ConfigSource, ConnectorConfigError, FileContext>
   /** What such a file may hold, as a JSON Schema. */
   readonly configFileSchema: JsonSchema
 }
@@ -94,9 +108,16 @@ export interface Surroundings<FileContext> {
 /** Flags, then the environment, then the file: the first that has a setting decides it. */
 export const sources = Effect.fnUntraced(function* <FileContext>(
   { readConfigFile, variables }: Surroundings<FileContext>,
-  config: Option.Option<string>,
+  { config, secrets }: Files,
   given: Given
 ) {
-  const file = Option.isSome(config) ? [yield* readConfigFile(config.value)] : []
+  if (Option.isNone(config) && Option.isSome(secrets)) {
+    return yield* new ConnectorConfigError({
+      key: "--secrets",
+      reason: "only a configuration file can refer to secrets, and none is given",
+      remedy: "give the configuration file by --config, or leave --secrets out"
+    })
+  }
+  const file = Option.isSome(config) ? [yield* readConfigFile(config.value, Option.getOrUndefined(secrets))] : []
   return [fromFlags(given), fromEnvironment(variables), ...file]
 })

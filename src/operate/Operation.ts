@@ -86,12 +86,12 @@ export const makeOnSettings = <
     name,
     {
       json,
-      config: SettingFlags.configFile,
+      files: SettingFlags.files,
       settings: about.takesAllSettings === true ? SettingFlags.all : SettingFlags.toConnect,
       own: flags
     },
-    Effect.fnUntraced(function* ({ config, json, own, settings }) {
-      const sources = yield* SettingFlags.sources(surroundings, config, settings)
+    Effect.fnUntraced(function* ({ files, json, own, settings }) {
+      const sources = yield* SettingFlags.sources(surroundings, files, settings)
       yield* handler(own as Command.Command.Config.Infer<Flags>, json, sources)
     })
   ).pipe(described(about))

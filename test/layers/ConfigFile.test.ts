@@ -1,6 +1,6 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Redacted, Result } from "effect"
+import { Effect, FileSystem, Redacted, Result } from "effect"
 import * as fc from "fast-check"
 import * as ConfigFile from "../../layers/ConfigFile.ts"
 import * as ConnectorConfig from "../../src/ConnectorConfig.ts"
@@ -222,8 +222,49 @@ parameters: { url: "\${{secrets.MY_URL}}" }
       )
       assert.match(yield* refusal("topic: ${{ env.MY_URL }}"), /^topic: only \$\{\{ secrets\.NAME \}\}/)
       assert.match(yield* refusal("topic: ${{ secrets.1X }}"), /^topic: only/)
+      assert.match(yield* refusal("topic: ${{ secrets.constructor }}"), /^topic: the secret constructor is neither/)
       const own = yield* read("topic: ${{ secrets.T }}\nsecrets: { T: orders }\nparameters: { url: 'postgres://h' }")
       assert.strictEqual(own.topic, "orders")
+    })
+  )
+
+  it.effect("reads secrets as Fluvio's connectors do, before those of the environment", () =>
+    Effect.gen(function* () {
+      const secrets = yield* ConfigFile.parseSecrets(
+        "\uFEFF# of the target\r\n\r\n PASSWORD = a=b c\r\nQUOTED='x'\n_1=#\nLAST=z",
+        "secrets.txt"
+      )
+      assert.deepStrictEqual(secrets, { PASSWORD: "a=b c", QUOTED: "'x'", _1: "#", LAST: "z" })
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* fs.makeTempDirectoryScoped()
+      const [config, file] = [`${folder}/connector.yaml`, `${folder}/secrets.txt`]
+      yield* fs.writeFileString(config, "topic: ${{ secrets.T }}\nparameters: { url: '${{ secrets.U }}' }")
+      yield* fs.writeFileString(file, "U=postgresql://role:s3cr3t@file/db\n")
+      const source = yield* ConfigFile.load(config, { T: "orders", U: "postgresql://variable" }, file)
+      const { topic, url } = yield* ConnectorConfig.parse([source])
+      assert.deepStrictEqual([topic, Redacted.value(url)], ["orders", "postgresql://role:s3cr3t@file/db"])
+      const absent = yield* Effect.flip(ConfigFile.load(config, {}, `${folder}/absent`))
+      assert.strictEqual(absent.message, `${folder}/absent: the file of secrets cannot be read`)
+      const url2 = yield* Effect.flip(ConfigFile.load(config, {}, "postgresql://role:s3cr3t@host/db"))
+      assert.strictEqual(url2.message, "--secrets: is the connection to a database, and not a file")
+    }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+
+  it.effect("refuses a malformed file of secrets by its line, and shows nothing of it", () =>
+    Effect.gen(function* () {
+      for (const [text, reason] of [
+        ["A=1\ns3cr3t", "expected NAME=value, at line 2"],
+        ["\n#\nA: s3cr3t", "expected NAME=value, at line 3"],
+        ["=s3cr3t", "expected NAME=value, at line 1"],
+        ["1A=s3cr3t", "expected NAME=value, at line 1"],
+        ["export A=s3cr3t", "expected NAME=value, at line 1"],
+        ["A=s3cr3t\nB=1\nA=2", "a secret is given twice, at line 3"],
+        ["A=s3cr3t\nB=", "a secret has no value, at line 2"]
+      ]) {
+        const error = yield* Effect.flip(ConfigFile.parseSecrets(text, "secrets.txt"))
+        assert.strictEqual(error.message, `secrets.txt: ${reason}`)
+        assert.notInclude(JSON.stringify(error) + error.remedy, "s3cr3t")
+      }
     })
   )
 

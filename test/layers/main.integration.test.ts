@@ -1,5 +1,6 @@
+import { NodeFileSystem } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Effect, Redacted, Schedule } from "effect"
+import { Effect, FileSystem, Redacted, Schedule } from "effect"
 import * as Broker from "../../layers/embedded/Broker.ts"
 import * as events from "../events.ts"
 import { executable, invoke, start } from "../executable.ts"
@@ -48,6 +49,49 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("main", (it) => {
         ])
       }
     })
+  )
+
+  it.effect(
+    "runs as Fluvio starts a connector: without a command, with secrets from a file, logging to the standard output",
+    () =>
+      Effect.gen(function* () {
+        const broker = yield* Broker.make()
+        const database = yield* TestPostgres.database
+        yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name text)")
+        yield* broker.createTopic("pets")
+        yield* broker.append(
+          { topic: "pets", partition: 0 },
+          events.records(0, transaction(1)).map(({ value }) => ({ value }))
+        )
+        const fs = yield* FileSystem.FileSystem
+        const folder = yield* fs.makeTempDirectoryScoped()
+        const [config, secrets] = [`${folder}/connector.yaml`, `${folder}/secrets.txt`]
+        yield* fs.writeFileString(
+          config,
+          `apiVersion: 0.1.0
+meta: { version: 0.1.0, name: pets-sink, type: postgres-sink, topic: pets, secrets: [{ name: TARGET }] }
+postgres-sink: { url: "\${{ secrets.TARGET }}", consumer: { endpoint: "${broker.endpoint}" } }
+`
+        )
+        yield* fs.writeFileString(secrets, `TARGET = ${Redacted.value(database.url)}\n`)
+        const asFluvio = [executable, "--config", config, "--secrets", secrets]
+        const connector = yield* start(asFluvio, { RUST_LOG: "debug" })
+        yield* eventually(database.query("SELECT id FROM pets"), (rows) => rows.length === 1)
+        yield* connector.signal("SIGTERM")
+        const { code, err, out } = yield* connector.ended
+        assert.deepStrictEqual({ code, err }, { code: 0, err: "" })
+        assert.include(out, "level=DEBUG")
+        assert.include(out, "name=pets-sink")
+        assert.notInclude(out, new URL(Redacted.value(database.url)).password)
+
+        yield* fs.writeFileString(secrets, `\n${Redacted.value(database.url)}\n`)
+        const refused = yield* Effect.flatMap(start(asFluvio), (running) => running.ended)
+        assert.deepStrictEqual(refused, {
+          code: exitCodes.usage,
+          out: "",
+          err: `fluvio-postgres-sink: ${secrets}: expected NAME=value, at line 2\n  correct the file of secrets at line 2\n`
+        })
+      }).pipe(Effect.provide(NodeFileSystem.layer))
   )
 
   it.effect("ends with one message when the target refuses it", () =>

@@ -59,6 +59,13 @@ const invoke = (script: Script, ...args: ReadonlyArray<string>) =>
 
 const topicAndUrl = ["--topic", "orders", "--url", "postgresql://role:s3cr3t@host/db"]
 
+/** How many of two lines are logged, one of them for who debugs. */
+const linesAt = (RUST_LOG: string, ...args: ReadonlyArray<string>) =>
+  Effect.map(
+    invoke({ variables: { RUST_LOG }, run: Effect.logDebug("in detail") }, "run", ...topicAndUrl, ...args),
+    ({ err }) => ["applying", "in detail"].filter((line) => err.includes(line)).length
+  )
+
 describe("Cli", () => {
   it.effect("takes settings from flags, then the environment, then the file", () =>
     Effect.gen(function* () {
@@ -80,6 +87,62 @@ describe("Cli", () => {
       assert.strictEqual(config?.consumer.endpoint, "h:1")
       assert.strictEqual(config?.onError.data, "quarantine")
       assert.strictEqual(config && Redacted.value(config.url), "postgresql://environment")
+    })
+  )
+
+  it.effect("runs without a command as Fluvio starts it, and logs to the standard output", () =>
+    Effect.gen(function* () {
+      const file = { topic: "orders", url: "postgresql://role:s3cr3t@host/db" }
+      for (const args of [
+        "--config connector.yaml --secrets secrets.txt",
+        "--secrets=secrets.txt --config=connector.yaml",
+        "-c connector.yaml",
+        "--log-format json --log-level=info --config connector.yaml --group-rows 7"
+      ]) {
+        const { code, config, err, out } = yield* invoke({ file, isTerminal: true }, ...args.split(" "))
+        assert.deepStrictEqual([code, config?.topic, err], [0, "orders", ""], args)
+        assert.match(out, args.includes("json") ? /^{.*"applying"/ : /^timestamp=.*applying/)
+      }
+      const byCommand = yield* invoke({ file }, "run", "--config", "connector.yaml")
+      assert.match(byCommand.err, /applying/)
+      assert.strictEqual(byCommand.out, "")
+      const wrong = yield* invoke({ file }, "--config", "connector.yaml", "status")
+      assert.strictEqual(wrong.code, 2)
+      assert.match(wrong.err, /status/)
+    })
+  )
+
+  it.effect("refuses secrets that nothing can refer to", () =>
+    Effect.gen(function* () {
+      const { code, err } = yield* invoke({}, "run", "--secrets", "secrets.txt", ...topicAndUrl)
+      assert.strictEqual(code, 2)
+      assert.match(err, /^fluvio-postgres-sink: --secrets: only a configuration file can refer to secrets/)
+    })
+  )
+
+  it.effect("logs what RUST_LOG asks for, unless a flag says otherwise", () =>
+    Effect.gen(function* () {
+      for (const [level, lines] of [
+        ["", 1],
+        ["info", 1],
+        ["off", 0],
+        ["WARN", 0],
+        ["error", 0],
+        ["debug", 2],
+        ["trace", 2],
+        ["fluvio_postgres_sink=debug,info", 2],
+        ["debug, fluvio-postgres-sink=off", 0],
+        ["fluvio=debug", 2],
+        ["fluvio=debug,fluvio_postgres_sink=warn", 0],
+        ["fluvio_postgres_sink", 2],
+        ["sqlx=off", 1],
+        ["sqlx=debug,error", 0],
+        ["fluvio_postgres_sink=loud", 1],
+        ["constructor,=debug,,", 1]
+      ] as const) {
+        assert.strictEqual(yield* linesAt(level), lines, level)
+      }
+      assert.strictEqual(yield* linesAt("off", "--log-level", "debug"), 2)
     })
   )
 
