@@ -286,7 +286,7 @@ export const settings = {
     readyLag: optional(natural(0), "With more records of lag the connector is not ready; without it, any lag is"),
     token: optional(
       secret("at least 8 characters without spaces"),
-      "Who bears it may pause and resume over HTTP, and on the status page; without it, nobody may"
+      "Who bears it may pause, resume and replay over HTTP, and on the status page; without it, nobody may"
     )
   },
   acceptEpoch: optional(offset, "The source was rewound: accept its new history from this offset on", {

@@ -259,6 +259,50 @@ const showQuarantine = ({ quarantine }) => {
   )
 }
 
+/** So many transactions are shown one by one; the command lists them all. */
+const mostHeld = 10
+
+/** What is held, as it was listed last. */
+let held = []
+let listedOf
+
+const showHeld = () => {
+  const hasToken = byId("token").value !== ""
+  byId("held").hidden = held.length === 0
+  show(
+    "held",
+    table(
+      "The first transactions that are held, in the order of the source",
+      [["Id", "number"], ...(hasToken ? [["Apply"]] : []), ["LSN"], ["Tables"], ["Why"]],
+      held
+        .slice(0, mostHeld)
+        .map(({ class: kind, commitLsn, id, reason, tables }) => [
+          String(id),
+          ...(hasToken ? [make("button", { type: "button", "data-replay": id }, `Replay ${id}`)] : []),
+          commitLsn ?? "not known",
+          tables.join(", ") || "none",
+          `${kind}: ${reason}`
+        ])
+    ),
+    ...(held.length > mostHeld ? [make("p", { class: "quiet" }, `And ${held.length - mostHeld} more.`)] : [])
+  )
+}
+
+/** Listed anew when something was set aside or resolved. */
+const list = async ({ quarantine }) => {
+  const version = JSON.stringify(quarantine)
+  if (version === listedOf) return
+  listedOf = version
+  try {
+    const response = await fetch("/quarantine")
+    if (!response.ok) throw new Error(String(response.status))
+    held = (await response.json()).transactions
+  } catch {
+    listedOf = undefined
+  }
+  showHeld()
+}
+
 const showInstances = ({ instances, lock, targetError }) => {
   const holder =
     lock === null || own.state === "stopped"
@@ -386,6 +430,7 @@ const offer = (status) => {
   const hasToken = byId("token").value !== ""
   byId("pause-form").hidden = !hasToken || status.pause !== null
   byId("resume-line").hidden = !hasToken || status.pause === null
+  showHeld()
 }
 
 let latest
@@ -412,6 +457,10 @@ byId("pause-form").addEventListener("submit", (event) => {
   void ask("/pause", { reason: byId("reason").value })
 })
 byId("resume").addEventListener("click", () => void ask("/resume", {}))
+byId("held").addEventListener("click", ({ target }) => {
+  const { replay } = target.dataset
+  if (replay !== undefined) void ask(`/quarantine/${replay}/replay`, {})
+})
 
 // The events
 
@@ -427,6 +476,7 @@ const receive = ({ history, id, point, status, takesActions }) => {
   showStages(shown)
   showTables(shown, now)
   showQuarantine(status)
+  void list(status)
   showInstances(status)
   showErrors(now)
   showCharts()

@@ -1,5 +1,5 @@
 /** What a connector answers over HTTP: the status page, health, status, events, metrics, and what may be asked of it. */
-import { ByteSize, Cause, Effect, Layer, Predicate, Redacted, Schedule, Schema, Stream } from "effect"
+import { ByteSize, Cause, type Duration, Effect, Layer, Predicate, Redacted, Schedule, Schema, Stream } from "effect"
 import {
   HttpIncomingMessage,
   HttpRouter,
@@ -13,6 +13,7 @@ import { ConnectorConfig } from "../ConnectorConfig.ts"
 import type { Telemetry } from "../Telemetry.ts"
 import type { Answer, Services } from "./Operation.ts"
 import * as Pause from "./Pause.ts"
+import * as Quarantine from "./Quarantine.ts"
 import * as Watch from "./Watch.ts"
 
 /** A document that needs nothing else. */
@@ -39,17 +40,23 @@ const methods: { readonly [path: string]: string } = {
   "/status": read,
   "/events": read,
   "/metrics": read,
+  "/quarantine": read,
   "/pause": "POST",
-  "/resume": "POST"
+  "/resume": "POST",
+  "/quarantine/:id/replay": "POST"
 }
+
+/** The path as the table of methods has it. */
+const patternOf = (url: string): string => url.split("?", 1)[0].replace(/^(\/quarantine\/)[^/]+(\/replay)$/, "$1:id$2")
 
 /** How often what the target tells is asked for while somebody listens. */
 const refreshEvery = "2 seconds"
 /** How often it is looked whether there is something to tell, and after how many looks there is in any case. */
 const look = "200 millis"
 const looks = 5
-/** Nobody who asks for something waits for longer. */
+/** Nobody who asks for something waits for longer; what is replayed may be large. */
 const patience = "5 seconds"
+const replayPatience = "1 minute"
 
 /** One `status` event a second, and one at each change of state; the first one has the history. The last one is "stopped". */
 const eventsOf = (watch: Watch.Watch, takesActions: boolean) =>
@@ -93,10 +100,17 @@ const isSame = (given: string, expected: string): boolean => {
 
 const failed = (status: number, error: string) => HttpServerResponse.jsonUnsafe({ error }, { status })
 
+/** What was done, and why not all of it. */
+interface Done {
+  readonly answer: Answer
+  readonly error?: { readonly message: string } | undefined
+}
+
 /** Does what whoever bears the token asks for; a token that is not set is borne by nobody. */
 const forBearer = <E extends { readonly message: string }, R>(
   token: Redacted.Redacted<string> | undefined,
-  run: Effect.Effect<Answer, E | Schema.SchemaError | HttpServerError.HttpServerError, R>
+  run: Effect.Effect<Done, E | Schema.SchemaError | HttpServerError.HttpServerError, R>,
+  waits: Duration.Input = patience
 ) =>
   Effect.gen(function* () {
     if (token === undefined) return HttpServerResponse.empty({ status: 404 })
@@ -104,15 +118,22 @@ const forBearer = <E extends { readonly message: string }, R>(
     if (!isSame(headers["authorization"] ?? "", `Bearer ${Redacted.value(token)}`)) {
       return HttpServerResponse.empty({ status: 401, headers: { "www-authenticate": "Bearer" } })
     }
-    const { json, text } = yield* run
-    return HttpServerResponse.jsonUnsafe({ ...Object(json), text })
+    const { answer, error } = yield* run
+    return HttpServerResponse.jsonUnsafe(
+      { ...Object(answer.json), text: answer.text, ...(error === undefined ? {} : { error: error.message }) },
+      { status: error === undefined ? 200 : 409 }
+    )
   }).pipe(
-    Effect.timeout(patience),
+    Effect.timeout(waits),
     Effect.catch((error) =>
       Effect.succeed(
         Schema.isSchemaError(error) || Predicate.isTagged(error, "HttpServerError")
           ? failed(400, `expected {"reason": "…"}, of at most ${mostReason} characters`)
-          : failed(503, Cause.isTimeoutError(error) ? `the target did not answer for ${patience}` : error.message)
+          : Predicate.isTagged(error, "NotHeld")
+            ? failed(404, error.message)
+            : Predicate.isTagged(error, "ReplayRefused")
+              ? failed(409, error.message)
+              : failed(503, Cause.isTimeoutError(error) ? "it took too long, and was rolled back" : error.message)
       )
     )
   )
@@ -120,6 +141,15 @@ const forBearer = <E extends { readonly message: string }, R>(
 const mostReason = 200
 const WithReason = Schema.Struct({
   reason: Schema.String.check(Schema.isPattern(/\S/), Schema.isMaxLength(mostReason))
+})
+
+const MayHaveReason = Schema.Struct({ reason: Schema.optionalKey(WithReason.fields.reason) })
+const WithId = Schema.Struct({ id: Schema.FiniteFromString.pipe(Schema.decodeTo(Schema.Natural)) })
+
+const replay = Effect.gen(function* () {
+  const { id } = yield* HttpRouter.schemaPathParams(WithId)
+  const { reason } = yield* HttpServerRequest.schemaBodyJson(MayHaveReason)
+  return yield* Quarantine.replayOne(id, reason, "http")
 })
 
 const routes = (telemetry: Telemetry, page: Page) =>
@@ -157,6 +187,16 @@ const routes = (telemetry: Telemetry, page: Page) =>
       )
       yield* router.add(
         "GET",
+        "/quarantine",
+        Quarantine.listed.pipe(
+          Effect.map((listed) => HttpServerResponse.jsonUnsafe(listed)),
+          Effect.timeout(patience),
+          Effect.catch((error) => Effect.succeed(failed(503, error.message))),
+          Effect.provideContext(context)
+        )
+      )
+      yield* router.add(
+        "GET",
         "/events",
         HttpServerResponse.stream(Stream.encodeText(eventsOf(watch, http.token !== undefined)), {
           contentType: "text/event-stream"
@@ -164,11 +204,13 @@ const routes = (telemetry: Telemetry, page: Page) =>
       )
 
       const pause = Effect.flatMap(HttpServerRequest.schemaBodyJson(WithReason), ({ reason }) =>
-        Pause.begin(reason, "http")
+        Effect.map(Pause.begin(reason, "http"), (answer) => ({ answer }))
       )
+      const resume = Effect.map(Pause.end("http"), (answer) => ({ answer }))
       for (const [path, run] of [
         ["/pause", forBearer(http.token, pause)],
-        ["/resume", forBearer(http.token, Pause.end("http"))]
+        ["/resume", forBearer(http.token, resume)],
+        ["/quarantine/:id/replay", forBearer(http.token, replay, replayPatience)]
       ] as const) {
         yield* router.add(
           "POST",
@@ -185,7 +227,7 @@ const routes = (telemetry: Telemetry, page: Page) =>
 /** A path that is none, or that takes another method. */
 const refuse = ({ reason }: HttpServerError.HttpServerError) => {
   if (reason._tag !== "RouteNotFound") return HttpServerResponse.empty({ status: 400 })
-  const allow = methods[reason.request.url.split("?", 1)[0]]
+  const allow = methods[patternOf(reason.request.url)]
   return allow === undefined
     ? HttpServerResponse.empty({ status: 404 })
     : HttpServerResponse.empty({ status: 405, headers: { allow } })

@@ -188,22 +188,23 @@ export const checkHeld = Effect.fnUntraced(function* (held: Held) {
   if (still.length === 0) return yield* resolvedMeanwhile(held)
 })
 
-/** Marks it, and writes down who did so; fails when it is not held any more. */
+/** Marks it, and writes down who did so: `by`, or whoever the session is of. It fails when it is not held any more. */
 export const resolve = Effect.fnUntraced(function* (
   held: Held,
   status: "replayed" | "discarded",
-  reason: string | undefined
+  reason: string | undefined,
+  by?: string
 ) {
   const sql = yield* SqlClient.SqlClient
   const { class: kind, commitLsn, firstOffset, id, lastOffset } = held
   const marked = yield* sql`
     UPDATE fluvio.quarantine
-    SET status = ${status}, resolved_at = clock_timestamp(), resolved_by = ${sql.literal(Action.asker)},
+    SET status = ${status}, resolved_at = clock_timestamp(), resolved_by = ${by ?? sql.literal(Action.asker)},
       resolved_reason = ${reason ?? null}
     WHERE id = ${String(id)}::int8 AND status = 'held'
     RETURNING id
   `
   if (marked.length === 0) return yield* resolvedMeanwhile(held)
   const detail = { id, firstOffset, lastOffset, commitLsn, class: kind }
-  yield* Action.record({ action: `quarantine ${status === "replayed" ? "replay" : "discard"}`, detail, reason })
+  yield* Action.record({ action: `quarantine ${status === "replayed" ? "replay" : "discard"}`, detail, reason, by })
 }, SqlFailure.typed)

@@ -260,6 +260,51 @@ const discard = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileC
     })
   ).pipe(Command.validate(({ own }) => checkIds(own)))
 
+const answerOf = ({ failed, left, replayed }: Replay.Replayed, dryRun: boolean): Operation.Answer => {
+  const done = dryRun ? "would replay" : "replayed"
+  const lines = [
+    replayed.length > 0
+      ? `${done} ${counted(replayed.length, "transaction")}: ${idsOf(replayed)}`
+      : failed === undefined
+        ? "nothing is held"
+        : `${done} nothing`,
+    ...(failed === undefined ? [] : [`stopped at ${failed.held.id}: nothing of it is applied`]),
+    ...(left.length === 0 ? [] : [`still held: ${idsOf(left)}`])
+  ]
+  return {
+    json: {
+      dryRun,
+      replayed: replayed.map(({ id }) => id),
+      failed:
+        failed === undefined
+          ? null
+          : {
+              id: failed.held.id,
+              error: failed.error._tag,
+              message: failed.error.message,
+              remedy: failed.error.remedy
+            },
+      left: left.map(({ id }) => id)
+    },
+    text: lines.map((line) => wrapped(line, "")).join("\n")
+  }
+}
+
+/** What is held, as `quarantine list --json` prints it. */
+export const listed = Effect.map(Action.looking(Held.read("held")), (held) => ({
+  transactions: held.map(Held.factsOf)
+}))
+
+/** Replays one and what follows it, for `by`; the error of the first that cannot be applied comes with the answer. */
+export const replayOne = Effect.fn("Quarantine.replayOne")(function* (
+  id: number,
+  reason: string | undefined,
+  by: string
+) {
+  const outcome = yield* Replay.replay({ all: false, ids: [id] }, reason, by)
+  return { answer: answerOf(outcome, false), error: outcome.failed?.error }
+})
+
 const replay = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileContext>) =>
   Operation.make(
     parts,
@@ -286,36 +331,11 @@ const replay = <LiveError, FileContext>(parts: Operation.Parts<LiveError, FileCo
       reason: Flag.optional(Action.reason)
     },
     Effect.fnUntraced(function* ({ all, dryRun, ids, reason }, json) {
-      const { failed, left, replayed } = yield* dryRun
+      const outcome = yield* dryRun
         ? Replay.rehearse({ all, ids })
         : Replay.replay({ all, ids }, Option.getOrUndefined(reason))
-      const done = dryRun ? "would replay" : "replayed"
-      const lines = [
-        replayed.length > 0
-          ? `${done} ${counted(replayed.length, "transaction")}: ${idsOf(replayed)}`
-          : failed === undefined
-            ? "nothing is held"
-            : `${done} nothing`,
-        ...(failed === undefined ? [] : [`stopped at ${failed.held.id}: nothing of it is applied`]),
-        ...(left.length === 0 ? [] : [`still held: ${idsOf(left)}`])
-      ]
-      yield* Operation.print(json, {
-        json: {
-          dryRun,
-          replayed: replayed.map(({ id }) => id),
-          failed:
-            failed === undefined
-              ? null
-              : {
-                  id: failed.held.id,
-                  error: failed.error._tag,
-                  message: failed.error.message,
-                  remedy: failed.error.remedy
-                },
-          left: left.map(({ id }) => id)
-        },
-        text: lines.map((line) => wrapped(line, "")).join("\n")
-      })
+      yield* Operation.print(json, answerOf(outcome, dryRun))
+      const { failed } = outcome
       if (failed !== undefined) return yield* failed.error
     })
   ).pipe(Command.validate(({ own }) => checkIds(own)))

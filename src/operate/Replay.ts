@@ -231,8 +231,8 @@ const each = Effect.fnUntraced(function* <R>(
   return { replayed, failed: undefined, left: waiting } satisfies Replayed
 })
 
-/** Replays these, and what follows them; also what has come to follow them meanwhile. */
-export const replay = Effect.fn("Replay.replay")(function* (choice: Choice, reason: string | undefined) {
+/** Replays these, and what follows them; also what has come to follow them meanwhile. `by` is whoever the session is of. */
+export const replay = Effect.fn("Replay.replay")(function* (choice: Choice, reason: string | undefined, by?: string) {
   const touched = new HeldKeys(Infinity)
   const replayed: Array<Held.Held> = []
   let ids: ReadonlySet<number> | undefined
@@ -243,7 +243,7 @@ export const replay = Effect.fn("Replay.replay")(function* (choice: Choice, reas
     const done = yield* each(
       chain,
       Effect.fnUntraced(function* (one) {
-        const finish = Effect.andThen(resolving, Held.resolve(one, "replayed", reason))
+        const finish = Effect.andThen(resolving, Held.resolve(one, "replayed", reason, by))
         const still = held.filter(({ id }) => !replayed.some((other) => other.id === id))
         const { told } = yield* applyOne(one, still, stored, finish)
         replayed.push(one)

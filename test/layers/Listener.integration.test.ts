@@ -187,6 +187,50 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("the endpoints", (it)
     })
   )
 
+  it.effect("replay what is held for whoever bears the token, and say what keeps it from being applied", () =>
+    Effect.gen(function* () {
+      const { append, database, run } = yield* Operator.make("pets", { FLUVIO_PG_HTTP_TOKEN: "open-sesame" })
+      yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name varchar(8))")
+      yield* append([...pet(1, "s3cret-and-too-long"), ...pet(2)])
+      const ask = yield* Effect.flatMap(run("--http-listen", "0", "--on-error", "quarantine"), served)
+      yield* isIn(ask, "following")
+      const transactions = Effect.map(
+        ask("/quarantine"),
+        ({ text }) =>
+          (JSON.parse(text) as { readonly transactions: ReadonlyArray<{ readonly id: number }> }).transactions
+      )
+      // The second describes the table of the first anew, and follows it.
+      const [id, follower, ...others] = (yield* transactions).map((held) => held.id)
+      assert.deepStrictEqual(others, [])
+      const replay = (id: number | string, authorization = "Bearer open-sesame", body: object = {}) =>
+        ask(`/quarantine/${id}/replay`, { method: "POST", body: JSON.stringify(body), headers: { authorization } })
+
+      assert.strictEqual((yield* replay(id, "Bearer wrong-token")).status, 401)
+      assert.strictEqual((yield* replay("seven")).status, 400)
+      assert.strictEqual((yield* replay(id, undefined, { reason: " " })).status, 400)
+      assert.strictEqual((yield* replay(follower + 1)).status, 404)
+      assert.strictEqual((yield* ask(`/quarantine/${id}/replay`)).headers.get("allow"), "POST")
+      const refused = yield* replay(id)
+      assert.strictEqual(refused.status, 409)
+      assert.notInclude(refused.text, "s3cret")
+      const why = JSON.parse(refused.text) as { readonly error: string; readonly failed: object }
+      assert.match(why.error, /^public\.pets, offset 2, .*SQLSTATE 22001/)
+      assert.deepInclude(why.failed, { id, error: "ApplyFailed" })
+
+      yield* database.query("ALTER TABLE pets ALTER name TYPE text")
+      const replayed = yield* replay(id, undefined, { reason: "widened" })
+      assert.strictEqual(replayed.status, 200, replayed.text)
+      assert.deepInclude(JSON.parse(replayed.text) as object, { replayed: [id, follower], failed: null, left: [] })
+      assert.deepStrictEqual(yield* transactions, [])
+      assert.deepStrictEqual(yield* database.query("SELECT id FROM pets ORDER BY id"), [{ id: "1" }, { id: "2" }])
+      assert.deepStrictEqual(yield* database.query("SELECT action, reason, done_by FROM fluvio.action"), [
+        { action: "quarantine replay", reason: "widened", done_by: "http" },
+        { action: "quarantine replay", reason: "widened", done_by: "http" }
+      ])
+      assert.strictEqual((yield* status(ask)).quarantine.held, 0)
+    })
+  )
+
   it.effect("tell every second how it is, the history first, and last that it has stopped", () =>
     Effect.gen(function* () {
       const { run } = yield* Operator.make()

@@ -90,7 +90,10 @@ const cells = (page: Page, table: string, first: string) =>
 layer(TestPostgres.layer(), { excludeTestServices: true })("the status page", (it) => {
   it.effect("shows a connector from catching up to the error that stopped it, to everybody", () =>
     Effect.gen(function* () {
-      const { append, database, run } = yield* Operator.make("pets", { FLUVIO_PG_HTTP_TOKEN: "open-sesame" })
+      const { append, database, run } = yield* Operator.make("pets", {
+        FLUVIO_PG_HTTP_TOKEN: "open-sesame",
+        FLUVIO_PG_ON_ERROR_DATA: "quarantine"
+      })
       yield* database.query("CREATE TABLE pets (id int PRIMARY KEY, name varchar(10)); BEGIN; LOCK TABLE pets")
       yield* append(Array.from({ length: 50 }, (_, id) => pet(id)).flat())
       const connector = yield* run("--http-listen", "0", "--name", "pets-copy")
@@ -148,6 +151,30 @@ layer(TestPostgres.layer(), { excludeTestServices: true })("the status page", (i
       yield* says(page, /^Well:/)
 
       yield* append(pet(50, "s3cret-and-too-long"))
+      yield* says(page, /^Going on, but a transaction is set aside/)
+      const replay = page.getByRole("button", { name: /^Replay/ })
+      yield* eventually(Effect.promise(() => replay.isVisible()))
+      yield* isWellMade(page, "set aside")
+      assert.match(yield* Effect.promise(() => page.locator("#held").innerText()), /public\.pets.*data: public\.pets/s)
+      yield* Effect.promise(() => replay.click())
+      yield* eventually(
+        Effect.promise(async () => (await page.locator("#answer").innerText()).startsWith("Not done: public.pets"))
+      )
+      yield* database.query("ALTER TABLE pets ALTER name TYPE text")
+      yield* Effect.promise(() => replay.click())
+      yield* says(page, /^Well:/)
+      yield* eventually(
+        Effect.map(
+          Effect.promise(() => replay.isVisible()),
+          (isVisible) => !isVisible
+        )
+      )
+
+      yield* append([
+        events.begin(9000),
+        events.insert(16_385, [events.int4(0), events.text("twice")]),
+        events.commit(9000)
+      ])
       yield* says(page, /^Stopped by an error: public\.pets.*Connection lost, trying again/s)
       assert.strictEqual((yield* connector.ended).code, 4)
       yield* isWellMade(page, "stopped")
