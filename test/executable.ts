@@ -6,6 +6,9 @@ import { fileURLToPath } from "node:url"
 
 export const executable = fileURLToPath(new URL("../layers/main.ts", import.meta.url))
 
+/** Compiled code is kept between the many processes that tests start, each of which takes a quarter less time so. */
+const compileCache = fileURLToPath(new URL("../node_modules/.cache/compile", import.meta.url))
+
 const [firstLine] = readFileSync(executable, "utf8").split("\n", 1)
 
 /** The options for Node that its first line names, and without which it needs more memory. */
@@ -31,7 +34,7 @@ export const start = (
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(process.execPath, args, {
-        env: { PATH: process.env["PATH"], ...variables },
+        env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: compileCache, ...variables },
         stdio: ["ignore", "pipe", "pipe"]
       })
       const text = { out: "", err: "" }
