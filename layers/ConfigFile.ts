@@ -16,7 +16,8 @@
  *
  * `${{ secrets.NAME }}` stands for an entry of the file's own `secrets`, or else of the file of `--secrets`, or else for
  * the environment variable `NAME`.
- * Nothing in the file is ignored: what has no effect here is refused. Messages name keys and never show values.
+ * What would have to be ignored is refused, except what the file says of the topic for whoever creates it. Messages name
+ * keys and never show values.
  */
 import { Effect, FileSystem, Predicate, Redacted } from "effect"
 import { type Alias, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument } from "yaml"
@@ -140,6 +141,8 @@ const outside = new Set(["name", "topic"])
 const inside = table.filter((row) => !outside.has(row.key))
 
 const sinkType = "postgres-sink"
+/** Where the settings stand: as in the original, by this connector's type, or as Fluvio's template for connectors has it. */
+const sections = ["parameters", sinkType, "custom"]
 const apiVersions = ["0.0.0", "0.1.0", "0.2.0"]
 
 /** Of a setting that stands elsewhere than among the others. */
@@ -160,19 +163,49 @@ const consumerSchema = closed(
   {
     partition: { anyOf: [partition, { type: "array", items: partition, minItems: 1, maxItems: 1 }] },
     "max-bytes": jsonOf("consumer.max-bytes"),
-    max_bytes: jsonOf("consumer.max-bytes")
+    max_bytes: jsonOf("consumer.max-bytes"),
+    offset: closed(
+      {
+        start: {
+          description: "Of a first start; afterwards the position in the target holds",
+          anyOf: [{ enum: ["beginning"] }, closed({ "from-beginning": { enum: [0, "0"] } })]
+        },
+        strategy: { description: "No position is kept in Fluvio", enum: ["none"] }
+      },
+      orEmpty
+    )
   },
   orEmpty
 )
+
+/** What Fluvio is to make of a topic: for whoever creates it, and not for who reads it. */
+const topicSections: { readonly [name: string]: ReadonlyArray<string> } = {
+  partition: ["count", "max-size", "replication", "ignore-rack-assignment", "maps"],
+  retention: ["time", "segment-size"],
+  compression: ["type"]
+}
+
+const topicSchema = closed({
+  version: {},
+  meta: closed({ name: jsonOf("topic") }, orEmpty),
+  ...Object.fromEntries(
+    Object.entries(topicSections).map(([name, keys]) => [
+      name,
+      closed(Object.fromEntries(keys.map((key) => [key, {}])), orEmpty)
+    ])
+  )
+})
+
+const createTopicSchema = { description: "The connector creates no topic", enum: [false, "false"] }
 
 /** What both forms say of the connector, each in its place. */
 const metaSchema = {
   version: { description: "Of the connector; not looked at" },
   name: jsonOf("name"),
   type: { enum: [sinkType] },
-  topic: {
-    anyOf: [jsonOf("topic"), closed({ version: {}, meta: closed({ name: jsonOf("topic") }, orEmpty) })]
-  },
+  topic: { anyOf: [jsonOf("topic"), topicSchema] },
+  create_topic: createTopicSchema,
+  "create-topic": createTopicSchema,
   consumer: consumerSchema,
   secrets: {}
 }
@@ -180,8 +213,7 @@ const metaSchema = {
 /** What stands at the top in both forms. */
 const commonSchema = {
   transforms: { description: "None: they could drop or change a part of a transaction", enum: [null, "", []] },
-  parameters: { ...schemaOf(inside), type: orEmpty },
-  [sinkType]: { ...schemaOf(inside), type: orEmpty }
+  ...Object.fromEntries(sections.map((name) => [name, { ...schemaOf(inside), type: orEmpty }]))
 }
 
 const isSecret = { type: ["string", "number", "boolean"] }
@@ -232,7 +264,9 @@ export const schema: JsonSchema = {
     { if: { not: isTodays }, else: { $ref: "#/definitions/today" } },
     { if: isTodays, else: { $ref: "#/definitions/original" } }
   ],
-  not: { required: ["parameters", sinkType] }
+  not: {
+    anyOf: sections.flatMap((name, index) => sections.slice(index + 1).map((other) => ({ required: [name, other] })))
+  }
 }
 
 const checkType = (type: string | undefined, path: Path) => {
@@ -241,14 +275,34 @@ const checkType = (type: string | undefined, path: Path) => {
 
 /** What Fluvio's connectors may say about reading; the parts that would change what is read are refused. */
 const readConsumer = (section: Section, path: Path) => {
-  for (const [name, reason] of [
-    ["id", "the position is kept in the target, not in Fluvio"],
-    ["offset", "the position is kept in the target, and a first start begins at the topic's first record"]
-  ]) {
-    if (at(section, name) !== undefined)
-      refuse([...path, name], `is not supported: ${reason}`, `remove ${[...path, name].join(".")}`)
-  }
+  const refuseHere = (names: Path, reason: string, remedy = `remove ${[...path, ...names].join(".")}`) =>
+    refuse([...path, ...names], `is not supported: ${reason}`, remedy)
+  if (at(section, "id") !== undefined) refuseHere(["id"], "the position is kept in the target, not in Fluvio")
   refuseUnknownKeys(section, Object.keys(consumerSchema.properties), path)
+  const offset = sectionAt(section, "offset", path)
+  for (const name of ["flush-period", "flush_period"]) {
+    if (at(offset, name) !== undefined) refuseHere(["offset", name], "no position is kept in Fluvio")
+  }
+  refuseUnknownKeys(offset, ["start", "strategy"], [...path, "offset"])
+  const strategy = at(offset, "strategy")
+  if (strategy !== undefined && strategy !== "none") {
+    refuseHere(
+      ["offset", "strategy"],
+      "the position is kept in the target, not in Fluvio",
+      `write none, or remove ${[...path, "offset", "strategy"].join(".")}`
+    )
+  }
+  const start = at(offset, "start")
+  const isBeginning =
+    start === "beginning" ||
+    (isSection(start) && Object.keys(start).length === 1 && at(start, "from-beginning") === "0")
+  if (start !== undefined && !isBeginning) {
+    refuseHere(
+      ["offset", "start"],
+      "a first start begins at the topic's first record, and each later one at the position in the target",
+      `write beginning, or remove ${[...path, "offset", "start"].join(".")}; \`position set\` has it begin elsewhere`
+    )
+  }
   const given = at(section, "partition")
   const partition = Array.isArray(given) && given.length === 1 ? (given[0] as Tree) : given
   if (partition !== undefined && (!Predicate.isString(partition) || partition === "all")) {
@@ -272,14 +326,64 @@ const topicOf = (meta: Section, path: Path): string | undefined => {
   const topic = at(meta, "topic")
   if (!isSection(topic)) return textAt(meta, "topic", path)
   const place = [...path, "topic"]
-  refuseUnknownKeys(topic, ["version", "meta"], place)
+  if (at(topic, "deduplication") !== undefined) {
+    refuse(
+      [...place, "deduplication"],
+      "is not supported: records that are dropped as repeated may be a part of a transaction",
+      "read a topic without deduplication"
+    )
+  }
+  refuseUnknownKeys(topic, Object.keys(topicSchema.properties), place)
+  for (const [name, keys] of Object.entries(topicSections)) {
+    refuseUnknownKeys(sectionAt(topic, name, place), keys, [...place, name])
+  }
   const inner = sectionAt(topic, "meta", place)
   refuseUnknownKeys(inner, ["name"], [...place, "meta"])
   return textAt(inner, "name", [...place, "meta"])
 }
 
-const sections = ["parameters", sinkType]
 const urlSecret = "FLUVIO_PG_DATABASE_URL"
+
+/** A partition that the file's own topic does not have. */
+const checkCount = (meta: Section, place: Path, partition: Tree | undefined) => {
+  const topic = at(meta, "topic")
+  if (!isSection(topic)) return
+  const count = at(sectionAt(topic, "partition", [...place, "topic"]), "count")
+  if (count === undefined) return
+  const path = [...place, "topic", "partition", "count"]
+  if (!Predicate.isString(count) || !/^[1-9]\d*$/.test(count)) refuse(path, "expected a whole number from 1 on")
+  if (Predicate.isString(partition) && Number(partition) >= Number(count)) {
+    refuse(path, "the topic has fewer partitions than the one to read needs", "correct it, or the partition to read")
+  }
+}
+
+const checkCreation = (meta: Section, place: Path) => {
+  for (const name of ["create_topic", "create-topic"]) {
+    const value = at(meta, name)
+    if (value === undefined || value === "false") continue
+    refuse(
+      [...place, name],
+      "is not supported: the topic is the source's, and the connector only reads it",
+      `create the topic with \`fluvio topic create\`, and remove ${[...place, name].join(".")}`
+    )
+  }
+}
+
+/** Fluvio's rule for the names of secrets. */
+const checkSecretNames = (names: ReadonlyArray<string>, place: Path) => {
+  if (names.every((name) => /^[A-Za-z_][A-Za-z0-9_]*$/.test(name))) return
+  refuse([...place, "secrets"], "expected names of letters, digits and _, that do not begin with a digit")
+}
+
+/** The secrets that the file lists, whether it uses them or not. */
+const listedIn = (file: Section): ReadonlyArray<string> => {
+  const meta = at(file, "meta")
+  const secrets = at(isSection(meta) ? meta : file, "secrets")
+  const names = Array.isArray(secrets)
+    ? secrets.map((secret: Tree) => (isSection(secret) ? at(secret, "name") : secret))
+    : Object.keys(isSection(secrets) ? secrets : {})
+  return names.filter(Predicate.isString)
+}
 
 /** From the file's form to the settings, and for each the name by which the file calls it. */
 const settingsOf = (file: Section): ConfigSource => {
@@ -298,11 +402,15 @@ const settingsOf = (file: Section): ConfigSource => {
   const meta = isToday ? sectionAt(file, "meta", []) : file
   const place: Path = isToday ? ["meta"] : []
   if (isToday) {
-    if (at(meta, "producer") !== undefined) refuse(["meta", "producer"], "belongs to a source", "remove meta.producer")
+    if (at(meta, "producer") !== undefined)
+      refuse(["meta", "producer"], "belongs to a source, and this is a sink", "remove meta.producer")
     refuseUnknownKeys(meta, Object.keys(metaSchema), place)
   }
   checkType(textAt(meta, "type", place), place)
   const consumer = readConsumer(sectionAt(meta, "consumer", place), [...place, "consumer"])
+
+  checkCreation(meta, place)
+  checkSecretNames(listedIn(file), place)
 
   const [own, second] = sections.filter((name) => at(file, name) !== undefined)
   if (second !== undefined) refuse([second], `is given beside ${own}: one of them is enough`, `move it below ${own}`)
@@ -310,6 +418,7 @@ const settingsOf = (file: Section): ConfigSource => {
   const section = sectionAt(file, parent, [])
   readTree(section, { nameOf: (path) => [parent, ...path].join("."), rows: inside, takesCamelCase: false })
 
+  checkCount(meta, place, consumer.partition ?? at(section, "partition"))
   const names = new Map<string, string>()
   const tree: { [key: string]: Tree } = { ...section }
   const put = (key: string, value: Tree | undefined, name: Path) => {
@@ -339,16 +448,6 @@ const settingsOf = (file: Section): ConfigSource => {
 const secretsOf = (file: Section): Section => {
   const secrets = at(file, "secrets")
   return isSection(secrets) ? secrets : {}
-}
-
-/** The secrets that the file lists, whether it uses them or not. */
-const listedIn = (file: Section): ReadonlyArray<string> => {
-  const meta = at(file, "meta")
-  const secrets = at(isSection(meta) ? meta : file, "secrets")
-  const names = Array.isArray(secrets)
-    ? secrets.map((secret: Tree) => (isSection(secret) ? at(secret, "name") : secret))
-    : Object.keys(isSection(secrets) ? secrets : {})
-  return names.filter(Predicate.isString)
 }
 
 /** Reads a file's text, which came from `file`; secrets that it does not hold come from `variables`. */

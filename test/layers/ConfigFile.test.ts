@@ -32,6 +32,13 @@ meta: { name: sink, type: postgres-sink, topic: orders, secrets: [{ name: ${secr
 parameters: { url: "\${{ secrets.FLUVIO_PG_URL }}" }
 `
 
+/** A file in the form that Fluvio gives its connectors. */
+const sink = (apiVersion: string, meta: string, rest = "") =>
+  `${apiVersion}\nmeta:\n  version: 0.4.0\n  name: pets\n  type: postgres-sink\n${meta
+    .split("\n")
+    .map((line) => `  ${line}`)
+    .join("\n")}\n${rest === "" ? "postgres-sink: { url: 'postgresql://role:s3cr3t@h' }" : rest}\n`
+
 describe("ConfigFile", () => {
   it.effect("takes the original's file as it is", () =>
     Effect.gen(function* () {
@@ -205,12 +212,88 @@ parameters: { url: "\${{secrets.MY_URL}}" }
           /^parameters\.partition: is given as consumer\.partition/,
         [`${minimal}postgres-sink: { url: x }`]: /^postgres-sink: is given beside parameters/,
         "apiVersion: 9.0.0\nmeta: { topic: a }": /^apiVersion: expected 0\.1\.0 or 0\.2\.0$/,
-        "meta: { topic: a, producer: { linger: 1 } }": /^meta\.producer: belongs to a source$/,
-        "meta: { topic: a, consumer: { offset: { start: beginning } } }": /^meta\.consumer\.offset: is not supported/,
-        "meta: { topic: { meta: { name: a }, partition: { count: 2 } } }":
-          /^meta\.topic\.partition: is not a known key$/
+        "meta: { topic: a, producer: { linger: 1 } }": /^meta\.producer: belongs to a source, and this is a sink$/,
+        "meta: { topic: a, consumer: { offset: { start: end } } }": /^meta\.consumer\.offset\.start: is not supported/
       }
       for (const [text, message] of Object.entries(cases)) assert.match(yield* refusal(text), message)
+    })
+  )
+
+  it.effect("takes each form that Fluvio gives a connector.yaml, or says why not", () =>
+    Effect.gen(function* () {
+      const topic = `topic:
+  version: 0.1.0
+  meta: { name: orders }
+  partition: { count: 4, max-size: 2.0 GB, replication: 2, ignore-rack-assignment: false }
+  retention: { time: 7days, segment-size: 64.0 MB }
+  compression: { type: Zstd }`
+      const versions = ["", "apiVersion: 0.0.0", "apiVersion: 0.1.0", "apiVersion: 0.2.0"]
+      const taken: ReadonlyArray<readonly [text: string, partition: number]> = [
+        ...versions.map((version) => [sink(version, "topic: orders"), 0] as const),
+        ...versions.map((version) => [sink(version, `${topic}\nconsumer: { partition: 3 }`), 3] as const),
+        [sink("apiVersion: 0.1.0", "topic: orders\ncreate_topic: false"), 0],
+        [sink("", "topic: orders\ncreate-topic: false\nconsumer: { partition: [2], max-bytes: 1 MB }"), 2],
+        [sink("", "topic: orders\nconsumer: { offset: { start: beginning, strategy: none } }"), 0],
+        [sink("", "topic: orders\nconsumer: { offset: { start: { from-beginning: 0 }, strategy: none } }"), 0],
+        [sink("", "topic: orders\nsecrets: [{ name: MY_URL }]", "custom: { url: '${{ secrets.MY_URL }}' }"), 0],
+        [sink("", "topic: orders", "parameters: { url: 'postgresql://h', partition: 5 }\ntransforms: []"), 5]
+      ]
+      for (const [text, partition] of taken) {
+        const config = yield* read(text)
+        assert.deepStrictEqual([config.name, config.topic, config.partition], ["pets", "orders", partition], text)
+      }
+      const refused: ReadonlyArray<readonly [text: string, message: RegExp]> = [
+        [sink("apiVersion: v1", "topic: orders"), /^apiVersion: expected 0\.1\.0 or 0\.2\.0$/],
+        [sink("", "topic: orders\ncreate_topic: true"), /^meta\.create_topic: .*the connector only reads it$/],
+        [sink("", `${topic}\nconsumer: { partition: 4 }`), /^meta\.topic\.partition\.count: .*fewer partitions/],
+        [sink("", topic, "custom: { url: 'postgresql://h', partition: 4 }"), /^meta\.topic\.partition\.count: .*fewer/],
+        [sink("", topic.replace("count: 4", "count: many")), /^meta\.topic\.partition\.count: expected a whole number/],
+        [sink("", topic.replace("time:", "tine:")), /^meta\.topic\.retention\.tine: .*meta\.topic\.retention\.time\?$/],
+        [
+          sink("", `${topic}\n  deduplication: { bounds: { count: 9 } }`),
+          /^meta\.topic\.deduplication: .*transaction$/
+        ],
+        [sink("", "topic: orders\nconsumer: { partition: all }"), /^meta\.consumer\.partition: .*within one only$/],
+        [sink("", "topic: orders\nconsumer: { id: pets }"), /^meta\.consumer\.id: .*kept in the target/],
+        ...["manual", "auto"].map(
+          (strategy) =>
+            [
+              sink("", `topic: orders\nconsumer: { offset: { strategy: ${strategy} } }`),
+              /^meta\.consumer\.offset\.strategy: .*kept in the target/
+            ] as const
+        ),
+        ...["end", "{ absolute: 7 }", "{ from-end: 7 }", "{ from-beginning: 7 }"].map(
+          (start) =>
+            [
+              sink("", `topic: orders\nconsumer: { offset: { start: ${start}, strategy: none } }`),
+              /^meta\.consumer\.offset\.start: .*the topic's first record/
+            ] as const
+        ),
+        [
+          sink("", "topic: orders\nconsumer: { offset: { strategy: none, flush-period: { secs: 5, nanos: 0 } } }"),
+          /^meta\.consumer\.offset\.flush-period: .*no position is kept/
+        ],
+        [sink("", "topic: orders\nproducer: { linger: 5ms, compression: gzip }"), /^meta\.producer: .*this is a sink$/],
+        [sink("", "topic: orders\nsecrets: [{ name: my password }]"), /^meta\.secrets: expected names of letters/],
+        [sink("", "topic: orders\nsecrets: [{ name: 2nd }]"), /^meta\.secrets: expected names of letters/],
+        [
+          sink("", "topic: orders", "custom: { url: x }\nparameters: { url: x }"),
+          /^custom: is given beside parameters/
+        ],
+        [
+          sink(
+            "",
+            "topic: orders",
+            "custom: { url: 'postgresql://h' }\ntransforms: [{ uses: a/b, lookback: { last: 9 } }]"
+          ),
+          /^transforms: are not supported: a SmartModule/
+        ],
+        [
+          "meta: { name: a, type: http-source, topic: a }\nhttp: { interval: 9s }",
+          /^(?:http: is not a known key|meta\.type)/
+        ]
+      ]
+      for (const [text, message] of refused) assert.match(yield* refusal(text), message, text)
     })
   )
 

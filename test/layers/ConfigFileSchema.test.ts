@@ -49,6 +49,8 @@ describe("the schema of a configuration file", () => {
         "apiVersion: 0.1.0\nmeta: { topic: { meta: { name: a } }, consumer: { partition: [3], max_bytes: 1 MB } }\ntransforms: []",
         "apiVersion: 0.2.0\nmeta: { topic: a, consumer: { partition: 0 } }\npostgres-sink: { group: { rows: '50' } }",
         "meta: { topic: a, secrets: [{ name: PG_PASSWORD }] }\nparameters: { url: 'postgres://u:${{ secrets.PG_PASSWORD }}@h' }",
+        "meta: { topic: { meta: { name: a }, partition: { count: 2 }, retention: { time: 1h }, compression: { type: Lz4 } } }",
+        "meta: { topic: a, create_topic: false, consumer: { offset: { start: beginning, strategy: none } } }\ncustom: { group: { rows: 5 } }",
         at("float-null: null"),
         at("on-error: quarantine"),
         at("on-error: { data: quarantine, decode: halt }"),
