@@ -5,7 +5,7 @@ import * as Router from "./schema/Router.ts"
 import type { RowsUnfilled } from "./schema/Unfilled.ts"
 import type { End } from "./stream/Change.ts"
 import { Offset } from "./stream/FluvioConsumer.ts"
-import { Lsn, type OffsetStoreError, type PositionConflict } from "./stream/OffsetStore.ts"
+import { formatLsn, Lsn, type OffsetStoreError, type PositionConflict } from "./stream/OffsetStore.ts"
 import type { Relation } from "./stream/Relation.ts"
 import type { Unreadable } from "./stream/TransactionError.ts"
 import { qualified, quote } from "./target/Identifier.ts"
@@ -88,8 +88,13 @@ export class RowConflict extends Schema.TaggedError<RowConflict>()("RowConflict"
 /** The stream does not say which row an update or delete means. */
 export class IdentityMissing extends Schema.TaggedError<IdentityMissing>()("IdentityMissing", place) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key"
+  get remedy() {
+    const skipped =
+      this.commitLsn === undefined
+        ? ""
+        : `; pass over what was written before that with \`fluvio-postgres-sink skip --lsn ${formatLsn(this.commitLsn)} --reason …\`, with the same settings, and make its changes in the target by hand`
+    return `give the source table a primary key or REPLICA IDENTITY FULL, and the target the columns of its key${skipped}`
+  }
   override get message() {
     return `${Router.describe(this)}: the change carries no identity that the target can look up`
   }

@@ -331,7 +331,8 @@ const readPositions = Schema.decodeUnknownEffect(Schema.Array(PositionRow))
 const readRelations = Schema.decodeUnknownEffect(Schema.Array(RelationRow))
 const readTypes = Schema.decodeUnknownEffect(Schema.Array(TypeRow))
 
-const checkRights = "check that the role may create and use the schema `fluvio` in the target"
+const checkRights =
+  "check that the role may create and use the schema `fluvio` in the target: `fluvio-postgres-sink check --grants`, with the same settings, prints the SQL for it"
 const isOfSchema: ReadonlySet<SqlFailure.SqlFailureClass> = new Set([
   "privilege",
   "schema",

@@ -126,7 +126,7 @@ export class EventDecodeError extends Schema.TaggedError<EventDecodeError>()("Ev
 }) {
   readonly isRetryable = isRetryable(this)
   readonly remedy =
-    "check that only the PostgreSQL inbound connector writes to this topic, and that no transform changes its records"
+    "check that only the PostgreSQL inbound connector writes to this topic, and that no transform changes its records; set what is there already aside with `on-error.decode: quarantine`"
   override get message() {
     return `the event at ${describePlace(this)} cannot be read: ${this.reason} at ${this.path} (byte ${this.position})`
   }

@@ -23,7 +23,7 @@ export class UnknownRelation extends Schema.TaggedError<UnknownRelation>()("Unkn
 }) {
   readonly isRetryable = isRetryable(this)
   readonly remedy =
-    "the record that describes the relation lies before the first one read: start from an earlier offset, or restart the inbound connector, which then describes its tables again, and start behind that"
+    "the record that describes the relation lies before the first one read: start from an earlier offset, or restart the inbound connector, which then describes its tables again, and start behind that; or set the transaction aside with `on-error.decode: quarantine`"
   override get message() {
     return `the change at ${describe(this)} is of relation ${this.relId}, which has not been described`
   }
@@ -38,7 +38,7 @@ export class WrongArity extends Schema.TaggedError<WrongArity>()("WrongArity", {
 }) {
   readonly isRetryable = isRetryable(this)
   readonly remedy =
-    "the topic lacks the record that describes the table's new shape: check that nothing filters it and that one inbound connector alone writes to it"
+    "the topic lacks the record that describes the table's new shape: check that nothing filters it and that one inbound connector alone writes to it, and set the transaction aside with `on-error.decode: quarantine`"
   override get message() {
     return `the change at ${describe(this)} has ${this.cells} cells for the ${this.columns} columns of ${this.table}`
   }
@@ -50,8 +50,7 @@ export class CommitWithoutBegin extends Schema.TaggedError<CommitWithoutBegin>()
   commitLsn: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "the beginning of this transaction is missing from the topic: check that nothing filters it, and that reading starts between two transactions"
+  readonly remedy = `the beginning of this transaction is missing from the topic: check that nothing filters it, and that reading starts between two transactions; then ${copyAgain}`
   override get message() {
     return `the Commit at ${describe(this)} has no Begin`
   }
@@ -98,8 +97,7 @@ export class CommitMismatch extends Schema.TaggedError<CommitMismatch>()("Commit
   received: Schema.String
 }) {
   readonly isRetryable = isRetryable(this)
-  readonly remedy =
-    "records of two sources, or of two connectors, are mixed in this topic: let one inbound connector alone write to it"
+  readonly remedy = `records of two sources, or of two connectors, are mixed in this topic: let one inbound connector alone write to it; then ${copyAgain}`
   override get message() {
     return `the Commit at ${describe(this)} is of transaction ${this.received}`
   }

@@ -51,7 +51,8 @@ const remedies: { readonly [Class in SqlFailureClass]: string } = {
   data: "correct the column's type in the target, or set the transaction aside with `on-error.data: quarantine`",
   constraint:
     "correct the row or the constraint in the target, or set the transaction aside with `on-error.constraint: quarantine`",
-  privilege: "grant the connector's role what it lacks",
+  privilege:
+    "grant the connector's role what it lacks: `fluvio-postgres-sink check --grants`, with the same settings, prints the SQL for it",
   schema: "make the target's schema fit, or set the transaction aside with `on-error.schema: quarantine`",
   unknown: "see the target's log for this SQLSTATE"
 }

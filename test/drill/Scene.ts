@@ -98,6 +98,14 @@ export const transaction = (lsn: number, ...messages: ReadonlyArray<events.Messa
 ]
 export const insert = (id: number) => transaction(1000 + id, events.insert(pets.id, pet(id, `pet ${id}`)))
 
+/** The same where the table is known already. */
+export const known = (lsn: number, ...messages: ReadonlyArray<events.MessageFixture>) => [
+  events.begin(lsn, { timestamp: BigInt(lsn) * 1_000_000n, xid: lsn }),
+  ...messages,
+  events.commit(lsn, { timestamp: BigInt(lsn) * 1_000_000n })
+]
+export const more = (id: number) => known(1000 + id, events.insert(pets.id, pet(id, `pet ${id}`)))
+
 let scenes = 0
 
 export interface Scene {
@@ -109,20 +117,20 @@ export interface Scene {
   readonly set: (setting: string, value: string | undefined) => void
   /** Runs until it has applied these rows, in the words `1 pet 1`, and stops it. */
   readonly well: (...rows: ReadonlyArray<string>) => Effect.Effect<void>
-  /** Runs it to its end, which is this error and this exit code, and gives what it printed last. */
-  readonly fails: (tag: Tag, code: number) => Effect.Effect<string>
+  /** Runs it, or another command, to its end, which is this error and this exit code, and gives what it printed last. */
+  readonly fails: (tag: Tag, code: number, ...words: ReadonlyArray<string>) => Effect.Effect<string>
   readonly start: (...args: ReadonlyArray<string>) => Effect.Effect<Started, never, Scope.Scope>
   /** Types a command. */
   readonly type: (...words: ReadonlyArray<string>) => Effect.Effect<Printed>
-  /** Types the command that is printed behind this text, word by word; `fill` is what only the operator knows. */
+  /** Types the command that is printed, word by word, or the one that has this in it; `fill` is what only the operator knows. */
   readonly runPrinted: (
     text: string,
-    options?: { readonly behind?: string; readonly fill?: Readonly<Record<string, string>> }
+    options?: { readonly having?: string; readonly fill?: Readonly<Record<string, string>> }
   ) => Effect.Effect<Printed>
   /** Sets what is printed as `setting: value`. */
   readonly setPrinted: (text: string, setting: string) => void
-  /** Runs the SQL that this finds. */
-  readonly queryPrinted: (text: string, pattern: RegExp) => Effect.Effect<void>
+  /** Runs the SQL that this finds; `fill` is what only the operator knows, in the place of its …. */
+  readonly queryPrinted: (text: string, pattern: RegExp, fill?: string) => Effect.Effect<void>
 }
 
 /** Everything goes with the scope. */
@@ -147,8 +155,10 @@ export const make = Effect.gen(function* (): Effect.fn.Return<Scene, never, Scop
   }
   const type: Scene["type"] = (...words) =>
     Effect.scoped(Effect.flatMap(start(words, { ...variables }), ({ ended }) => ended))
-  const rows = Effect.map(Effect.orDie(database.query("SELECT * FROM pets ORDER BY id")), (all) =>
-    all.map((row) => Object.values(row).join(" "))
+  const rows = database.query("SELECT * FROM pets ORDER BY id").pipe(
+    Effect.map((all) => all.map((row) => Object.values(row).join(" "))),
+    // Before the connector has created it.
+    Effect.orElseSucceed((): ReadonlyArray<string> => [])
   )
   return {
     broker,
@@ -176,18 +186,18 @@ export const make = Effect.gen(function* (): Effect.fn.Return<Scene, never, Scop
         assert.strictEqual(code, 0, err)
         assert.deepStrictEqual(yield* rows, expected)
       }).pipe(Effect.scoped),
-    fails: (tag, code) =>
+    fails: (tag, code, ...words) =>
       Effect.gen(function* () {
-        const running = yield* start(["run"], { ...variables })
+        const running = yield* start(words.length === 0 ? ["run"] : words, { ...variables })
         yield* eventually(Effect.sync(running.hasEnded))
         const ended = yield* running.ended
         assert.strictEqual(ended.code, code, ended.err)
         const last = ended.err.slice(ended.err.lastIndexOf("fluvio-postgres-sink: "))
-        if (tag !== "ConnectorConfigError") assert.include(last, `see ${pageOf({ _tag: tag })}`)
+        if (!["ConnectorConfigError", "NotReady"].includes(tag)) assert.include(last, `see ${pageOf({ _tag: tag })}`)
         return last
       }).pipe(Effect.scoped),
-    runPrinted: (text, { behind = "", fill = {} } = {}) => {
-      let command = take(/`fluvio-postgres-sink ([^`]+)`/, text.slice(text.indexOf(behind)))
+    runPrinted: (text, { fill = {}, having = "" } = {}) => {
+      let command = take(new RegExp(`\`fluvio-postgres-sink ([^\`]*${having}[^\`]*)\``), text)
       for (const [placeholder, value] of Object.entries(fill)) {
         assert.include(command, placeholder)
         command = command.replace(placeholder, value)
@@ -197,6 +207,7 @@ export const make = Effect.gen(function* (): Effect.fn.Return<Scene, never, Scop
       )
     },
     setPrinted: (text, setting) => set(setting, take(new RegExp(`\`${setting}: ([^\`]+)\``), text)),
-    queryPrinted: (text, pattern) => Effect.asVoid(Effect.orDie(database.query(take(pattern, text))))
+    queryPrinted: (text, pattern, fill = "…") =>
+      Effect.asVoid(Effect.orDie(database.query(take(pattern, text).replace("…", fill))))
   }
 })
