@@ -656,6 +656,7 @@ const elsewhere: { readonly [tag in Tag]?: string } = {
   QuarantineResolved: "it passes by itself",
   SkipCancelled: "it passes by itself",
   PackageMissing: "it takes an installation without the optional packages",
+  CodecMissing: "it takes an installation without the optional packages",
   BrokerError: "of the parts for development",
   DatabaseError: "of the parts for development",
   DatabasesDiffer: "of the parts for development",
